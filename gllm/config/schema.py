@@ -1,0 +1,282 @@
+"""The schema of one deployment: every option there is, its type, default, flags and help.
+
+One field is one option, and each option does something in the engine. What is not supported yet
+stands in `pending.py`; to support it, move its line from there to here. This module does not know
+about files, the command line or precedence.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from gllm.config.errors import ConfigError
+from gllm.config.kinds import MAX_INT64, integer, number, spelled, text
+
+
+@dataclass(frozen=True)
+class Option:
+    """How people name a field: its flag first, then the aliases; flat YAML keys are the same names.
+
+    switches: flags without a value, and the values that they and their negation set.
+    flag_in_tokens: a flag that gives the field, which counts pages, in tokens.
+    """
+
+    help: str
+    flags: tuple[str, ...]
+    metavar: str = "N"
+    switches: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    flag_in_tokens: str | None = None
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+Count = Annotated[int, integer(1, example="256 or 1k")]
+Bytes = Annotated[int, integer(1, MAX_INT64, example="2GiB or 512MiB")]
+_AUTO_LENGTH = BeforeValidator(lambda written: "auto" if written in (-1, "-1") else written)
+_OVERLAP, _NO_OVERLAP = (2, 1), (1, 2)
+
+
+class ModelConfig(Section):
+    """model: the checkpoint and how it is read"""
+
+    path: Annotated[
+        str,
+        text("demo/model"),
+        Option("directory of the checkpoint", ("--model-path", "--model"), "DIR"),
+    ]
+    served_name: Annotated[
+        Annotated[str, text("llama3-8b")] | None,
+        Option(
+            "name of the model in the API; without it the path as given", ("--served-model-name",), "NAME"
+        ),
+    ] = None
+    max_len: Annotated[
+        Annotated[int, integer(1, example="8192 or 32k")] | Literal["auto"] | None,
+        _AUTO_LENGTH,
+        Option(
+            "longest sequence in tokens; auto or -1: the longest that fits into memory; "
+            "without it what the checkpoint says",
+            ("--max-model-len", "--context-length", "--model-max-length"),
+        ),
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        spelled(
+            {"float": "float32", "fp32": "float32", "half": "float16", "fp16": "float16", "bf16": "bfloat16"}
+        ),
+        Option("type of weights and activations", ("--dtype",), "TYPE"),
+    ] = "auto"
+    load_format: Annotated[
+        Literal["auto", "safetensors"],
+        Option("format of the weight files", ("--load-format",), "FORMAT"),
+    ] = "auto"
+    seed: Annotated[
+        int,
+        integer(0, MAX_INT64),
+        Option("base of the seeds of requests that give none", ("--seed", "--random-seed")),
+    ] = 0
+    chat_template: Annotated[
+        Annotated[str, text("chatml.jinja")] | None,
+        Option("file of a chat template; without it the checkpoint's", ("--chat-template",), "FILE"),
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The id of the model in the API."""
+        return self.served_name or self.path
+
+
+class FrontendConfig(Section):
+    """frontend: the HTTP server"""
+
+    host: Annotated[str, text("127.0.0.1"), Option("address to listen on", ("--host",), "ADDRESS")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, integer(0, 65535), Option("port to listen on; 0: any free one", ("--port",))] = 8000
+    tokenizer_workers: Annotated[
+        int, integer(1, 64), Option("threads that tokenize prompts", ("--tokenizer-workers",))
+    ] = 2
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        spelled({}),
+        Option("least severe lines that are logged", ("--log-level", "--uvicorn-log-level"), "LEVEL"),
+    ] = "info"
+
+
+class SchedulerConfig(Section):
+    """scheduler: what runs in one step, and what waits"""
+
+    max_num_seqs: Annotated[
+        Count,
+        Option(
+            "most sequences that run at once",
+            ("--max-num-seqs", "--max-running-requests", "--max-decode-seqs", "--maxd"),
+        ),
+    ] = 256
+    max_num_batched_tokens: Annotated[
+        Count,
+        Option(
+            "most tokens of one step, prompt chunks and decodes together",
+            (
+                "--max-num-batched-tokens",
+                "--max-batch-tokens",
+                "--chunked-prefill-size",
+                "--max-prefill-tokens",
+                "--maxp",
+            ),
+        ),
+    ] = 8192
+    micro_batches: Annotated[
+        int,
+        integer(1, 8),
+        Option(
+            "plans in flight; 1: no overlap of scheduling and execution",
+            ("--num-micro-batches",),
+            switches={
+                "--pipe-schedule": _OVERLAP,
+                "--async-scheduling": _OVERLAP,
+                "--overlap-scheduling": _OVERLAP,
+                "--disable-overlap-schedule": _NO_OVERLAP,
+            },
+        ),
+    ] = 2
+    max_num_queued_reqs: Annotated[
+        Count,
+        Option(
+            "most waiting requests; one more is answered 503",
+            ("--max-num-queued-reqs", "--max-queued-requests"),
+        ),
+    ] = 2048
+
+
+class WorkerConfig(Section):
+    """worker: the device and its KV cache"""
+
+    device: Annotated[
+        Literal["auto", "cpu"], spelled({}), Option("where the model runs", ("--device",), "DEVICE")
+    ] = "auto"
+    gpu_memory_utilization: Annotated[
+        float,
+        number(0, 1, above=True),
+        Option(
+            "share of the device's memory for weights, activations and KV cache",
+            ("--gpu-memory-utilization", "--gpu-memory-util", "--mem-fraction-static"),
+            "SHARE",
+        ),
+    ] = 0.9
+    kv_cache_memory_bytes: Annotated[
+        Bytes | None,
+        Option(
+            "size of the KV cache in bytes, such as 2GiB; replaces the share",
+            ("--kv-cache-memory-bytes",),
+            "BYTES",
+        ),
+    ] = None
+    num_pages: Annotated[
+        Count | None,
+        Option(
+            "size of the KV cache in pages; replaces the share",
+            ("--num-gpu-blocks-override",),
+            flag_in_tokens="--max-total-tokens",
+        ),
+    ] = None
+    page_size: Annotated[
+        int, integer(1, 1024), Option("tokens of one page", ("--page-size", "--block-size"))
+    ] = 16
+    num_threads: Annotated[
+        Annotated[int, integer(1, 4096)] | None,
+        Option("threads that compute on the CPU; without it torch's choice", ("--num-threads",)),
+    ] = None
+
+
+class IpcConfig(Section):
+    """ipc: the sockets between the processes"""
+
+    dir: Annotated[
+        Annotated[str, text("/run/user/1000")] | None,
+        Option(
+            "parent of the private run directory; without it the system's for temporary files",
+            ("--ipc-dir",),
+            "DIR",
+        ),
+    ] = None
+
+
+class LimitsConfig(Section):
+    """limits: what one request may ask for, and how long a shutdown waits"""
+
+    max_body_bytes: Annotated[Bytes, Option("longest body of a request", ("--max-body-bytes",), "BYTES")] = (
+        16 * 2**20
+    )
+    max_prompts: Annotated[Count, Option("most prompts of one request", ("--max-prompts",))] = 1024
+    max_stop_strings: Annotated[
+        Count, Option("most stop strings of one request", ("--max-stop-strings",))
+    ] = 16
+    max_stop_len: Annotated[Count, Option("longest stop string in characters", ("--max-stop-len",))] = 1024
+    shutdown_timeout_s: Annotated[
+        float,
+        number(0),
+        Option(
+            "seconds that running requests get to finish after SIGTERM", ("--shutdown-timeout",), "SECONDS"
+        ),
+    ] = 30.0
+
+
+class ObservabilityConfig(Section):
+    """observability: nothing yet"""
+
+
+class DeploymentConfig(Section):
+    """One deployment, checked. Every process reads it, nobody changes it.
+
+    sources: for each dotted key where its value came from: "configs/demo.yaml:12", "--port",
+    "argument port" or "default". Empty when the object was not made by `load`.
+    """
+
+    model: ModelConfig
+    frontend: FrontendConfig = FrontendConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    worker: WorkerConfig = WorkerConfig()
+    ipc: IpcConfig = IpcConfig()
+    limits: LimitsConfig = LimitsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
+    sources: Mapping[str, str] = {}
+
+    def to_json(self) -> str:
+        """The form in which a child process gets its configuration."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, written: str | bytes) -> "DeploymentConfig":
+        """The inverse of to_json; ConfigError when it is anything else."""
+        try:
+            return cls.model_validate_json(written)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the text"
+            raise ConfigError(
+                f"this is not a configuration made by to_json: {place}: {first['msg']}"
+            ) from None
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    name: info.annotation
+    for name, info in DeploymentConfig.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
+}
+
+
+@cache
+def options() -> Mapping[str, tuple[Option, Any]]:
+    """Every dotted key with its option and its default (`...` where there is none)."""
+    found: dict[str, tuple[Option, Any]] = {}
+    for section, fields in SECTIONS.items():
+        for name, info in fields.model_fields.items():
+            option = next(item for item in info.metadata if isinstance(item, Option))
+            found[f"{section}.{name}"] = option, ... if info.is_required() else info.default
+    return found

@@ -1,0 +1,265 @@
+"""Starts the processes of a deployment, watches them, stops them in order.
+
+Each child is spawned as a fresh interpreter running `python -m gllm.<role>.main`: nothing is
+forked, nothing pickled, and a user's script needs no `__main__` guard. Its configuration is a file
+in the private run directory, where the sockets are, too. All children hold the read end of one
+pipe whose write end only this process has: when it dies, however it dies, they see that and end.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+import gllm
+from gllm.config import DeploymentConfig
+from gllm.process import CONFIG_FILE, CONTROL
+from gllm.protocol.channel import PeerGone, Server, endpoint
+from gllm.protocol.messages import Drain, Drained, Failed, Message, Ready, Role, Stop
+from gllm.protocol.wire import ProtocolError
+
+log = logging.getLogger("gllm")
+
+TICK_S = 0.2  # how often pids are looked at
+GRACE_S = 3.0  # how long a child that was told to stop may take
+SERVING = (Role.FRONTEND, Role.SCHEDULER, Role.WORKER)  # in the order in which they are stopped
+OFFLINE = (Role.SCHEDULER, Role.WORKER)
+
+
+class LaunchError(RuntimeError):
+    """Why a deployment could not start, or ended, in one sentence."""
+
+
+class Deployment:
+    """Running children and their run directory. One thread of its own talks to them."""
+
+    def __init__(self, config: DeploymentConfig, roles: Sequence[Role]) -> None:
+        self.run_dir = Path(tempfile.mkdtemp(prefix="gllm-", dir=config.ipc.dir))  # mode 0700
+        self.details: dict[Role, str] = {}  # what each child said when it was ready
+        self.failure: str | None = None
+        self._roles = tuple(roles)
+        self._children: dict[Role, subprocess.Popen[bytes]] = {}
+        self._peers: dict[Role, bytes] = {}
+        self._settled = threading.Event()  # ready, or failed
+        self._drained = threading.Event()
+        self._stopping = threading.Event()
+        self._drain_wanted = threading.Event()
+        self._callbacks: list[Callable[[str], None]] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, args=(config,), name="gllm-launch", daemon=True)
+
+    @classmethod
+    def start(
+        cls, config: DeploymentConfig, roles: Sequence[Role], *, timeout_s: float | None = None
+    ) -> "Deployment":
+        """All `roles`, ready to serve; raises `LaunchError` with the reason if one cannot."""
+        deployment = cls(config, roles)
+        deployment.begin()
+        try:
+            if not deployment.wait_ready(timeout_s):
+                raise LaunchError(f"the processes were not ready after {timeout_s} s")
+            if deployment.failure is not None:
+                raise LaunchError(deployment.failure)
+        except BaseException:
+            deployment.stop()
+            raise
+        return deployment
+
+    def begin(self) -> None:
+        """Spawn the children; returns at once."""
+        self._thread.start()
+
+    def wait_ready(self, timeout_s: float | None = None) -> bool:
+        """True once all children serve or one has failed (see `failure`); False after `timeout_s`."""
+        return self._settled.wait(timeout_s)
+
+    def address(self, name: str) -> str:
+        """The address of the socket `name` in the run directory."""
+        return endpoint(self.run_dir, name)
+
+    def on_failure(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` called with the reason when a child dies; at once if one has."""
+        with self._lock:
+            self._callbacks.append(callback)
+            failure = self.failure
+        if failure is not None:
+            callback(failure)
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no new requests and wait for the open ones; whether all of them ended in time."""
+        self._drain_wanted.set()
+        return self._drained.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End all children, in order, and remove the run directory; may be called again."""
+        self._stopping.set()
+        self._thread.join()
+
+    # ---- the thread ----------------------------------------------------------------------------
+
+    def _watch(self, config: DeploymentConfig) -> None:
+        """Spawn, listen, and in the end stop the children and tidy up."""
+        context: zmq.Context[Any] = zmq.Context()
+        told_to_drain = False
+        try:
+            with _lifeline() as lifeline:
+                try:
+                    (self.run_dir / CONFIG_FILE).write_text(config.to_json())
+                    control = Server(context, endpoint(self.run_dir, CONTROL))
+                    for role in self._roles:
+                        self._children[role] = _spawn(role, self.run_dir, epoch=1, lifeline=lifeline)
+                    while not self._stopping.is_set() and self.failure is None:
+                        self._listen(control, TICK_S)
+                        self._look_at_pids(control)
+                        if self._drain_wanted.is_set() and not told_to_drain:
+                            self._tell(control, Role.FRONTEND, Drain())
+                            told_to_drain = True
+                    self._stop_children(control)
+                except (OSError, ValueError) as error:
+                    self._fail(str(error))
+                finally:
+                    for child in self._children.values():
+                        child.kill()
+                        child.wait()
+        finally:
+            context.destroy(linger=0)
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            self._settled.set()
+            self._drained.set()
+
+    def _listen(self, control: Server, timeout_s: float) -> None:
+        """Take what the children said; wait `timeout_s` for the first of it."""
+        while True:
+            try:
+                received = control.receive(timeout_s)
+            except ProtocolError as error:
+                log.error("a child sent something that is no message: %s", error)
+                continue
+            if received is None:
+                return
+            self._take(*received)
+            timeout_s = 0.0
+
+    def _take(self, peer: bytes, message: Message) -> None:
+        role = Role(peer.decode())  # a child's socket carries its role as identity
+        self._peers[role] = peer
+        if isinstance(message, Ready):
+            self.details[role] = message.detail
+            if len(self.details) == len(self._roles):
+                self._settled.set()
+        elif isinstance(message, Failed):
+            self._fail(message.sentence)
+        elif isinstance(message, Drained):
+            self._drained.set()
+
+    def _look_at_pids(self, control: Server) -> None:
+        """A child that ended unasked is a failure; its own word for it counts, if it left one."""
+        for role, child in self._children.items():
+            status = child.poll()
+            if status is not None and self.failure is None:
+                self._listen(control, 0.0)
+                self._fail(f"the {role} process (pid {child.pid}) {_how_it_ended(status)}")
+
+    def _fail(self, sentence: str) -> None:
+        with self._lock:
+            if self.failure is not None:
+                return
+            self.failure = sentence
+            callbacks = list(self._callbacks)
+        for callback in callbacks:
+            callback(sentence)
+
+    def _tell(self, control: Server, role: Role, message: Message) -> None:
+        if role in self._peers:
+            with contextlib.suppress(PeerGone):  # it died this moment: the next look finds that
+                control.send(self._peers[role], message)
+
+    def _stop_children(self, control: Server) -> None:
+        """Tell every child to stop, in order, and see it gone; who does not go is killed."""
+        deadline = time.monotonic() + GRACE_S
+        for role, child in self._children.items():
+            self._tell(control, role, Stop())
+            if role not in self._peers:
+                child.terminate()  # it has not even connected: nothing is lost
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(deadline - time.monotonic(), 0.1))
+
+
+def serve(config: DeploymentConfig) -> int:
+    """The whole of `gllm serve`: run until a signal or a failure; the exit code."""
+    asked = threading.Event()
+    num_signals = 0
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        nonlocal num_signals
+        num_signals += 1
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    began = time.monotonic()
+    deployment = Deployment(config, SERVING)
+    deployment.on_failure(lambda _sentence: asked.set())
+    deployment.begin()
+    try:
+        while not asked.is_set() and not deployment.wait_ready(TICK_S):
+            pass
+        if not asked.is_set():
+            url = deployment.details[Role.FRONTEND]
+            print(f"gLLM ready: {url} after {time.monotonic() - began:.1f} s", flush=True)
+            asked.wait()
+            deadline = time.monotonic() + config.limits.shutdown_timeout_s
+            while deployment.failure is None and num_signals < 2 and time.monotonic() < deadline:
+                if deployment.drain(TICK_S):
+                    break
+    finally:
+        deployment.stop()
+    if deployment.failure is not None:
+        print(f"gllm: {deployment.failure}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _lifeline() -> Iterator[int]:
+    """The read end of a pipe whose write end nobody but this process has, for as long as it lives."""
+    read_end, write_end = os.pipe()
+    try:
+        yield read_end
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _spawn(role: Role, run_dir: Path, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that runs the main module of `role`.
+
+    In a session of its own: Ctrl-C in the terminal is for the launcher, which stops all in order.
+    """
+    package_root = str(Path(gllm.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-P", "-m", f"gllm.{role}.main", str(run_dir)]
+    return subprocess.Popen(
+        [*command, "--epoch", str(epoch), "--lifeline", str(lifeline)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[lifeline],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    return f"ended unexpectedly with exit code {status}"

@@ -1,0 +1,335 @@
+"""Every message that two gLLM processes exchange, and nothing else that they share.
+
+| message | way |
+|---|---|
+| `Hello` | first on every connection |
+| `Submit`, `Cancel`, `StatsRequest` | frontend -> scheduler |
+| `SchedulerReady`, `Tokens`, `Rejected`, `Stats` | scheduler -> frontend |
+| `StepPlan` (with its `Admit`s) | scheduler -> worker |
+| `WorkerReady`, `StepResult`, `WorkerFailed` | worker -> scheduler |
+| `Ready`, `Failed`, `Drained` | child -> launcher |
+| `Drain`, `Stop` | launcher -> child |
+
+Sampled tokens, positions and whole page tables never travel to the worker: it has them.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum, StrEnum
+from typing import ClassVar, TypeVar, dataclass_transform
+
+from gllm.protocol.wire import (
+    INT64_MAX,
+    Column,
+    Float,
+    Int,
+    Ints,
+    Many,
+    Nested,
+    ProtocolError,
+    Record,
+    Text,
+    record,
+    wire,
+)
+
+PROTOCOL_VERSION = 1
+
+MAX_SEQUENCES = 1 << 16  # rows of a plan, slots of a worker, requests in one column
+MAX_TOKENS = 1 << 24  # tokens of one prompt
+MAX_PAGES = 1 << 24  # pages of one plan
+MAX_OUTPUTS = 128  # `n` of one request
+MAX_STOP_IDS = 1024
+MAX_SENTENCE = 4096
+
+
+class Role(StrEnum):
+    """Who speaks on a connection."""
+
+    LAUNCHER = "launcher"
+    FRONTEND = "frontend"
+    SCHEDULER = "scheduler"
+    WORKER = "worker"
+
+
+class FinishReason(IntEnum):
+    """Why a sequence ended."""
+
+    STOP = 1  # one of its stop token ids
+    LENGTH = 2  # max_tokens, or the context is full
+    ABORT = 3  # cancelled
+    ERROR = 4
+
+
+class RejectCode(IntEnum):
+    """Why a request was not taken."""
+
+    TOO_LONG = 1  # the prompt can never fit
+    OVERLOADED = 2  # the queue is full
+    INVALID = 3  # a value that the frontend should have refused
+
+
+class Message(Record):
+    """A record that travels by itself; its tag is the first item of the array."""
+
+    TAG: ClassVar[int] = -1
+    __slots__ = ()
+
+
+M = TypeVar("M", bound=Message)
+BY_TAG: dict[int, type[Message]] = {}
+
+
+@dataclass_transform(field_specifiers=(wire,))
+def message(tag: int) -> Callable[[type[M]], type[M]]:
+    """Class decorator: a record that travels under the number `tag`."""
+
+    def register(cls: type[M]) -> type[M]:
+        made = record(cls)
+        made.TAG = tag
+        if tag in BY_TAG:
+            raise TypeError(f"{cls.__name__} and {BY_TAG[tag].__name__} share the tag {tag}")
+        BY_TAG[tag] = made
+        return made
+
+    return register
+
+
+@message(1)
+class Hello(Message):
+    """Who is on this connection. `epoch` counts the worker's starts (0 where it does not matter)."""
+
+    protocol_version: int = wire(Int())
+    role: str = wire(Text(16))
+    epoch: int = wire(Int())
+
+    def check(self) -> None:
+        if self.protocol_version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"the {self.role:.16} speaks protocol version {self.protocol_version}, this process "
+                f"{PROTOCOL_VERSION}: start all processes from one installation"
+            )
+        if self.role not in list(Role):
+            raise ProtocolError(f"unknown role {self.role!r}")
+
+
+# ---- frontend and scheduler -------------------------------------------------------------------
+
+
+@record
+class Sampling(Record):
+    """How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 keep every token.
+
+    The random number of a token depends on `seed` and the token's position alone.
+    """
+
+    temperature: float = wire(Float(0.0, 100.0))
+    top_k: int = wire(Int())
+    top_p: float = wire(Float(0.0, 1.0))
+    seed: int = wire(Int(0, INT64_MAX))
+
+
+@message(10)
+class Submit(Message):
+    """A request. `generated` holds, per output, tokens that a former scheduler already delivered."""
+
+    request_id: int = wire(Int())
+    prompt: "Column[int]" = wire(Ints(MAX_TOKENS))
+    generated: "list[Column[int]]" = wire(Many(Ints(MAX_TOKENS), MAX_OUTPUTS))
+    sampling: Sampling = wire(Nested(Sampling))
+    max_tokens: int = wire(Int(1))
+    stop_token_ids: "Column[int]" = wire(Ints(MAX_STOP_IDS))
+    n: int = wire(Int(1, MAX_OUTPUTS))
+
+    def check(self) -> None:
+        if not self.prompt:
+            raise ProtocolError("a request needs at least one prompt token")
+        if self.generated and len(self.generated) != self.n:
+            raise ProtocolError(f"{len(self.generated)} generated columns for n = {self.n} outputs")
+
+
+@message(11)
+class Cancel(Message):
+    """End these requests; unknown ids are ignored, since they may have ended meanwhile."""
+
+    request_ids: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+
+
+@message(12)
+class StatsRequest(Message):
+    """Answered by one `Stats`."""
+
+
+@message(13)
+class SchedulerReady(Message):
+    """The engine's limits, as the worker's memory decided them."""
+
+    max_model_len: int = wire(Int(1))
+    num_pages: int = wire(Int(1))
+    page_size: int = wire(Int(1))
+    vocab_size: int = wire(Int(1))
+
+
+@record
+class Finished(Record):
+    """`row` of a `Tokens` message was the sequence's last."""
+
+    row: int = wire(Int())
+    reason: int = wire(Int(1, 4))
+
+
+@message(14)
+class Tokens(Message):
+    """New tokens of one commit, as columns: row i is token `tokens[i]` of output `outputs[i]` of
+    request `request_ids[i]`. `outputs` is empty where every output is number 0."""
+
+    request_ids: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    outputs: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    tokens: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    finished: list[Finished] = wire(Many(Nested(Finished), MAX_SEQUENCES))
+
+    def check(self) -> None:
+        rows = len(self.request_ids)
+        if len(self.tokens) != rows or len(self.outputs) not in (0, rows):
+            raise ProtocolError("columns of Tokens differ in length")
+        if any(item.row >= rows for item in self.finished):
+            raise ProtocolError("a finished row lies beyond the columns of Tokens")
+
+
+@message(15)
+class Rejected(Message):
+    """The request was not taken and no token of it will follow."""
+
+    request_id: int = wire(Int())
+    code: int = wire(Int(1, 3))
+    sentence: str = wire(Text(MAX_SENTENCE))
+
+
+@message(16)
+class Stats(Message):
+    """The scheduler's state now. `oldest_step_s` is the age of the oldest plan without a result."""
+
+    num_running: int = wire(Int())
+    num_waiting: int = wire(Int())
+    num_pages: int = wire(Int())
+    num_free_pages: int = wire(Int())
+    num_slots: int = wire(Int())
+    num_free_slots: int = wire(Int())
+    num_plans_in_flight: int = wire(Int())
+    num_steps: int = wire(Int(0, INT64_MAX))
+    num_preemptions: int = wire(Int(0, INT64_MAX))
+    num_prompt_tokens: int = wire(Int(0, INT64_MAX))
+    num_generated_tokens: int = wire(Int(0, INT64_MAX))
+    oldest_step_s: float = wire(Float(0.0, 1e12))
+
+
+# ---- scheduler and worker ---------------------------------------------------------------------
+
+
+@record
+class Admit(Record):
+    """A sequence enters a slot: what the worker must know of it, once."""
+
+    slot: int = wire(Int(0, MAX_SEQUENCES - 1))
+    tokens: "Column[int]" = wire(Ints(MAX_TOKENS))  # prompt and, after a preemption, what followed
+    num_computed_tokens: int = wire(Int())  # whose keys and values the given pages already hold
+    pages: "Column[int]" = wire(Ints(MAX_PAGES))
+    sampling: Sampling = wire(Nested(Sampling))
+
+    def check(self) -> None:
+        if self.num_computed_tokens >= len(self.tokens):
+            raise ProtocolError("an admitted sequence must have at least one token to compute")
+
+
+@message(20)
+class StepPlan(Message):
+    """One micro-batch. Applied in this order: `released`, `admits`, new pages, then the rows.
+
+    A row computes `counts[i]` tokens of the sequence in `slots[i]` (`counts` empty: one each), and
+    yields a sampled token when these reach the end of what the sequence has.
+    """
+
+    epoch: int = wire(Int())
+    step: int = wire(Int(0, INT64_MAX))
+    slots: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    counts: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    page_slots: "Column[int]" = wire(Ints(MAX_PAGES))  # slot page_slots[i] ...
+    new_pages: "Column[int]" = wire(Ints(MAX_PAGES))  # ... gets page new_pages[i] behind its others
+    admits: list[Admit] = wire(Many(Nested(Admit), MAX_SEQUENCES))
+    released: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+
+    def check(self) -> None:
+        if len(self.counts) not in (0, len(self.slots)):
+            raise ProtocolError("counts of a plan must be empty or one a row")
+        if len(self.page_slots) != len(self.new_pages):
+            raise ProtocolError("page_slots and new_pages of a plan differ in length")
+
+
+@message(21)
+class StepResult(Message):
+    """The sampled tokens of one plan, one per sampling row in plan order.
+
+    Times are CLOCK_MONOTONIC nanoseconds, comparable between processes of one host: when the
+    worker took the plan up and when its tokens were on the host; `idle_ns` is how long the worker
+    had waited for the plan.
+    """
+
+    epoch: int = wire(Int())
+    step: int = wire(Int(0, INT64_MAX))
+    tokens: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    start_ns: int = wire(Int(0, INT64_MAX))
+    end_ns: int = wire(Int(0, INT64_MAX))
+    idle_ns: int = wire(Int(0, INT64_MAX))
+
+
+@message(22)
+class WorkerReady(Message):
+    """What the worker's memory and model allow."""
+
+    epoch: int = wire(Int())
+    num_pages: int = wire(Int(1))
+    page_size: int = wire(Int(1))
+    num_slots: int = wire(Int(1, MAX_SEQUENCES))
+    max_num_batched_tokens: int = wire(Int(1))
+    max_model_len: int = wire(Int(1))
+    vocab_size: int = wire(Int(1))
+
+
+@message(23)
+class WorkerFailed(Message):
+    """The worker cannot go on; `step` is the plan at which it failed."""
+
+    epoch: int = wire(Int())
+    step: int = wire(Int(0, INT64_MAX))
+    sentence: str = wire(Text(MAX_SENTENCE))
+
+
+# ---- launcher and children --------------------------------------------------------------------
+
+
+@message(30)
+class Ready(Message):
+    """This child serves; `detail` is what the launcher should tell the user (the URL, say)."""
+
+    detail: str = wire(Text(MAX_SENTENCE))
+
+
+@message(31)
+class Failed(Message):
+    """This child ends, and why."""
+
+    sentence: str = wire(Text(MAX_SENTENCE))
+
+
+@message(32)
+class Drain(Message):
+    """Take nothing new, finish what runs, answer `Drained`."""
+
+
+@message(33)
+class Drained(Message):
+    """Nothing runs any more."""
+
+
+@message(34)
+class Stop(Message):
+    """End now."""

@@ -1,0 +1,140 @@
+"""The scheduler process: the only place that polls. Requests in, plans out, results in, tokens out.
+
+Knows sockets and the clock; decides nothing, that is `core`'s.
+"""
+
+import logging
+import time
+
+import zmq
+
+from gllm.process import FRONTENDS, PLANS, RESULTS, Child, StartError, run_child
+from gllm.protocol.channel import Channel, PeerGone, Server
+from gllm.protocol.messages import (
+    Cancel,
+    Hello,
+    Message,
+    Role,
+    SchedulerReady,
+    StatsRequest,
+    StepResult,
+    Stop,
+    Submit,
+    WorkerFailed,
+    WorkerReady,
+)
+from gllm.protocol.wire import ProtocolError
+from gllm.scheduler.core import Limits, Scheduler
+
+log = logging.getLogger("gllm")
+
+
+class SchedulerProcess:
+    """The sockets around one `Scheduler`."""
+
+    def __init__(self, child: Child) -> None:
+        options = child.config.scheduler
+        self.child = child
+        self.max_plans_in_flight = options.micro_batches
+        self.limits = Limits(
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            max_num_queued_reqs=options.max_num_queued_reqs,
+        )
+        self.frontends = Server(child.context, child.address(FRONTENDS))
+        self.plans = Channel.bind(child.context, zmq.PUSH, child.address(PLANS))
+        self.results = Channel.bind(child.context, zmq.PULL, child.address(RESULTS))
+        self.poller = zmq.Poller()
+        for socket in (child.control.socket, self.frontends.socket, self.results.socket):
+            self.poller.register(socket, zmq.POLLIN)
+
+    def run(self) -> None:
+        """Serve until the launcher says stop."""
+        worker = self._wait_for_worker()
+        if worker is None:
+            return
+        self.core = Scheduler(self.limits, worker)
+        self.frontend_ready = SchedulerReady(
+            worker.max_model_len, worker.num_pages, worker.page_size, worker.vocab_size
+        )
+        self.poller.register(self.frontends.socket, zmq.POLLIN)
+        self.child.ready()
+        while not self._told_to_stop():
+            self._take_requests()
+            self._commit_finished_steps()
+            self._plan_ahead()
+            self.poller.poll()
+
+    def _wait_for_worker(self) -> WorkerReady | None:
+        """The worker's first words; None if the launcher says stop before."""
+        # Frontends that are early wait in their socket: without a worker there are no limits to tell.
+        self.poller.unregister(self.frontends.socket)
+        while not self._told_to_stop():
+            self.poller.poll()
+            while (message := self.results.receive(timeout_s=0)) is not None:
+                if isinstance(message, WorkerReady):
+                    return message
+                if isinstance(message, WorkerFailed):
+                    raise StartError(message.sentence)
+        return None
+
+    def _told_to_stop(self) -> bool:
+        return isinstance(self.child.told(), Stop)
+
+    def _take_requests(self) -> None:
+        """Submissions, cancels and questions of every frontend."""
+        while True:
+            try:
+                received = self.frontends.receive(timeout_s=0)
+            except ProtocolError as error:
+                log.error("a frontend sent something that is no message: %s", error)
+                continue
+            if received is None:
+                return
+            self._take_request(*received)
+
+    def _take_request(self, frontend: bytes, message: Message) -> None:
+        match message:
+            case Hello():
+                self._answer(frontend, self.frontend_ready)
+            case Submit():
+                rejected = self.core.submit(frontend, message)
+                if rejected is not None:
+                    self._answer(frontend, rejected)
+            case Cancel():
+                self.core.cancel(frontend, message.request_ids)
+            case StatsRequest():
+                self._answer(frontend, self.core.stats(time.monotonic()))
+            case _:
+                log.error("a frontend sent a %s, which is not its to send", type(message).__name__)
+
+    def _commit_finished_steps(self) -> None:
+        """New tokens to their frontends."""
+        while (message := self.results.receive(timeout_s=0)) is not None:
+            if isinstance(message, WorkerFailed):
+                raise StartError(message.sentence)
+            if isinstance(message, StepResult):
+                for frontend, tokens in self.core.commit(message).items():
+                    self._answer(frontend, tokens)
+
+    def _plan_ahead(self) -> None:
+        """Keep the worker supplied: it must never wait for a plan."""
+        while len(self.core.flights) < self.max_plans_in_flight:
+            plan = self.core.plan(time.monotonic())
+            if plan is None:
+                return
+            self.plans.send(plan)
+
+    def _answer(self, frontend: bytes, message: Message) -> None:
+        try:
+            self.frontends.send(frontend, message)
+        except PeerGone:
+            self.core.frontend_lost(frontend)
+
+
+def main() -> None:
+    run_child(Role.SCHEDULER, lambda child: SchedulerProcess(child).run())
+
+
+if __name__ == "__main__":
+    main()

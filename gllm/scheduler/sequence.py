@@ -1,0 +1,70 @@
+"""The scheduler's account of one output of one request.
+
+A sequence is its tokens: from them alone it can be computed again, after a preemption or on
+another worker. Two clocks run over it: a plan moves `num_planned_tokens`, a result appends to
+`tokens` and moves `num_committed_tokens`.
+"""
+
+from array import array
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+from gllm.protocol.messages import Sampling
+
+NO_SLOT = -1
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One output. Compared by identity: it is an account, not a value."""
+
+    frontend: bytes  # which frontend asked
+    request_id: int
+    output: int  # which of the request's outputs
+    arrival: int  # a count of all sequences submitted: the order of fcfs
+    num_prompt_tokens: int
+    max_len: int  # prompt and output tokens at which it ends by length
+    sampling: Sampling
+    stop_token_ids: frozenset[int]
+    tokens: "array[int]"  # the prompt, then every committed token
+    num_planned_tokens: int = 0  # positions whose keys and values some plan computes
+    num_committed_tokens: int = 0  # positions whose keys and values are known to be computed
+    num_pending_tokens: int = 0  # tokens that plans in flight will sample
+    slot: int = NO_SLOT
+    pages: list[int] = field(default_factory=list)
+    num_preemptions: int = 0
+
+    @property
+    def num_tokens_left(self) -> int:
+        """Tokens to compute before the next one can be sampled: 1 in decode, more in a prompt."""
+        return len(self.tokens) + self.num_pending_tokens - self.num_planned_tokens
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the plans in flight bring it to its length limit."""
+        return len(self.tokens) + self.num_pending_tokens >= self.max_len
+
+    def leave_slot(self) -> None:
+        """Forget everything that a worker holds for this sequence."""
+        self.slot = NO_SLOT
+        self.pages = []
+        self.num_planned_tokens = 0
+        self.num_committed_tokens = 0
+        self.num_pending_tokens = 0
+
+    def check(self) -> None:
+        """Raise unless the clocks are in order."""
+        assert 0 <= self.num_committed_tokens <= self.num_planned_tokens
+        assert self.num_planned_tokens <= len(self.tokens) + self.num_pending_tokens
+        assert len(self.tokens) + self.num_pending_tokens <= self.max_len
+        if self.slot == NO_SLOT:
+            assert not self.pages
+            assert not self.num_planned_tokens
+            assert not self.num_pending_tokens
+
+
+def known_tokens(prompt: Tokens[int], generated: Tokens[int]) -> "array[int]":
+    """The tokens of a sequence that begins with `prompt` and already has `generated`."""
+    tokens = array("i", prompt)
+    tokens.extend(generated)
+    return tokens

@@ -1,0 +1,164 @@
+"""Random lives of the scheduler's core against a worker whose cache holds the tokens themselves."""
+
+from collections import deque
+
+import hypothesis.strategies as st
+from fake_worker import FakeWorker, expected_tokens
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gllm.protocol.codec import decode, encode
+from gllm.protocol.messages import FinishReason, Sampling, StepPlan, Submit, WorkerReady
+from gllm.protocol.wire import column
+from gllm.scheduler.core import Limits, Scheduler
+
+VOCAB_SIZE = 11
+MAX_MODEL_LEN = 24
+GREEDY = Sampling(0.0, 0, 1.0, 0)
+
+
+class Life(RuleBasedStateMachine):
+    """Requests come, are cancelled, end; the worker lags, dies and returns; at any depth."""
+
+    @initialize(
+        depth=st.integers(1, 3),
+        page_size=st.sampled_from([1, 2, 4]),
+        spare_pages=st.integers(0, 12),
+        max_num_seqs=st.integers(1, 5),
+        budget=st.integers(1, 12),
+    )
+    def begin(self, depth: int, page_size: int, spare_pages: int, max_num_seqs: int, budget: int) -> None:
+        self.depth = depth
+        num_pages = -(-MAX_MODEL_LEN // page_size) + spare_pages
+        self.ready = WorkerReady(1, num_pages, page_size, 8, budget, MAX_MODEL_LEN, VOCAB_SIZE)
+        self.core = Scheduler(Limits(max_num_seqs, budget, 64), self.ready)
+        self.worker = FakeWorker(self.ready)
+        self.plans: deque[StepPlan] = deque()
+        self.next_id = 0
+        self.expected: dict[tuple[bytes, int, int], list[int]] = {}
+        self.got: dict[tuple[bytes, int, int], list[int]] = {}
+        self.ended: dict[tuple[bytes, int, int], FinishReason] = {}
+        self.cancelled: set[tuple[bytes, int, int]] = set()
+        self.max_tokens: dict[tuple[bytes, int, int], int] = {}
+
+    @rule(
+        frontend=st.sampled_from([b"a", b"b"]),
+        prompt=st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=MAX_MODEL_LEN - 1),
+        max_tokens=st.integers(1, MAX_MODEL_LEN),
+        stop=st.sets(st.integers(0, VOCAB_SIZE - 1), max_size=2),
+        n=st.integers(1, 3),
+        num_generated=st.integers(0, 3),
+    )
+    def submit(
+        self, frontend: bytes, prompt: list[int], max_tokens: int, stop: set[int], n: int, num_generated: int
+    ) -> None:
+        max_tokens = min(max_tokens, MAX_MODEL_LEN - len(prompt))
+        expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE)
+        generated = expected[: min(num_generated, len(expected) - 1)]
+        request = Submit(
+            self.next_id,
+            column(prompt),
+            [column(generated) for _ in range(n)] if generated else [],
+            GREEDY,
+            max_tokens,
+            column(sorted(stop)),
+            n,
+        )
+        assert self.core.submit(frontend, decode(encode(request))) is None  # type: ignore[arg-type]
+        for output in range(n):
+            key = frontend, self.next_id, output
+            self.expected[key] = expected
+            self.got[key] = list(generated)
+            self.max_tokens[key] = max_tokens
+        self.next_id += 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        open_keys = sorted(self.expected.keys() - self.ended.keys() - self.cancelled)
+        if open_keys:
+            frontend, request_id, _ = data.draw(st.sampled_from(open_keys))
+            self.core.cancel(frontend, [request_id, 10**6])
+            self.cancelled |= {key for key in open_keys if key[:2] == (frontend, request_id)}
+
+    @rule(frontend=st.sampled_from([b"a", b"b"]))
+    def lose_frontend(self, frontend: bytes) -> None:
+        self.core.frontend_lost(frontend)
+        self.cancelled |= {k for k in self.expected.keys() - self.ended.keys() if k[0] == frontend}
+
+    @rule()
+    def lose_worker(self) -> None:
+        self.core.worker_lost()
+        self.core.check()
+        assert self.core.plan(0.0) is None
+        if self.plans:  # a late answer of the dead worker comes after the new one is there
+            late = self.worker.step(self.plans[0])
+        else:
+            late = None
+        self.plans.clear()
+        self.ready = WorkerReady(
+            self.ready.epoch + 1, self.ready.num_pages, self.ready.page_size, 8,
+            self.ready.max_num_batched_tokens, MAX_MODEL_LEN, VOCAB_SIZE,
+        )  # fmt: skip
+        self.worker = FakeWorker(self.ready)
+        self.core.worker_ready(self.ready)
+        if late is not None:
+            assert self.core.commit(late) == {}
+
+    @precondition(lambda self: len(self.plans) < self.depth)
+    @rule()
+    def plan(self) -> None:
+        could_run = not self.plans and bool(self.core.waiting or self.core.running)
+        plan = self.core.plan(0.0)
+        assert plan is not None or not could_run, "no step, although work could run"
+        if plan is not None:
+            self.plans.append(decode(encode(plan)))  # type: ignore[arg-type]
+
+    @precondition(lambda self: self.plans)
+    @rule()
+    def commit(self) -> None:
+        for frontend, tokens in self.core.commit(self.worker.step(self.plans.popleft())).items():
+            reasons = {item.row: FinishReason(item.reason) for item in tokens.finished}
+            for row, token in enumerate(tokens.tokens):
+                key = frontend, tokens.request_ids[row], tokens.outputs[row]
+                assert key not in self.ended
+                assert key not in self.cancelled
+                self.got[key].append(token)
+                assert self.got[key] == self.expected[key][: len(self.got[key])]
+                if row in reasons:
+                    self.ended[key] = reasons[row]
+
+    @invariant()
+    def everything_is_accounted_for(self) -> None:
+        if hasattr(self, "core"):
+            self.core.check()
+
+    def teardown(self) -> None:
+        """Whatever is left runs to its end within a bound, and leaves nothing behind."""
+        if not hasattr(self, "core"):
+            return
+        bound = 10 + sum(2 * MAX_MODEL_LEN for _ in self.expected) * 4
+        while self.core.running or self.core.waiting or self.plans:
+            while len(self.plans) < self.depth and (plan := self.core.plan(0.0)) is not None:
+                self.plans.append(plan)
+                self.core.check()
+            assert self.plans
+            self.commit()
+            bound -= 1
+            assert bound > 0, "the scheduler makes no progress"
+        for key, expected in self.expected.items():
+            if key in self.cancelled:
+                assert key not in self.ended
+            else:
+                assert self.got[key] == expected
+                by_length = len(expected) == self.max_tokens[key]
+                assert self.ended[key] in ((FinishReason.STOP, FinishReason.LENGTH) if by_length else (FinishReason.STOP,))
+        stats = self.core.stats(0.0)
+        assert stats.num_free_pages == stats.num_pages
+        assert stats.num_free_slots == stats.num_slots
+        self.core.check()
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
