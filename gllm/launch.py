@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,19 @@ class LaunchError(RuntimeError):
 
 
 class Deployment:
-    """Running children and their run directory. One thread of its own talks to them."""
+    """Running children and their run directory. One thread of its own talks to them.
 
-    def __init__(self, config: DeploymentConfig, roles: Sequence[Role]) -> None:
+    `modules` names another main module for a role: a worker that only sleeps, say.
+    """
+
+    def __init__(
+        self, config: DeploymentConfig, roles: Sequence[Role], modules: Mapping[Role, str] | None = None
+    ) -> None:
         self.run_dir = Path(tempfile.mkdtemp(prefix="gllm-", dir=config.ipc.dir))  # mode 0700
         self.details: dict[Role, str] = {}  # what each child said when it was ready
         self.failure: str | None = None
         self._roles = tuple(roles)
+        self._modules = {role: f"gllm.{role}.main" for role in roles} | dict(modules or {})
         self._children: dict[Role, subprocess.Popen[bytes]] = {}
         self._peers: dict[Role, bytes] = {}
         self._settled = threading.Event()  # ready, or failed
@@ -61,10 +67,15 @@ class Deployment:
 
     @classmethod
     def start(
-        cls, config: DeploymentConfig, roles: Sequence[Role], *, timeout_s: float | None = None
+        cls,
+        config: DeploymentConfig,
+        roles: Sequence[Role],
+        *,
+        modules: Mapping[Role, str] | None = None,
+        timeout_s: float | None = None,
     ) -> "Deployment":
         """All `roles`, ready to serve; raises `LaunchError` with the reason if one cannot."""
-        deployment = cls(config, roles)
+        deployment = cls(config, roles, modules)
         deployment.begin()
         try:
             if not deployment.wait_ready(timeout_s):
@@ -118,7 +129,9 @@ class Deployment:
                     (self.run_dir / CONFIG_FILE).write_text(config.to_json())
                     control = Server(context, endpoint(self.run_dir, CONTROL))
                     for role in self._roles:
-                        self._children[role] = _spawn(role, self.run_dir, epoch=1, lifeline=lifeline)
+                        self._children[role] = _spawn(
+                            self._modules[role], self.run_dir, epoch=1, lifeline=lifeline
+                        )
                     while not self._stopping.is_set() and self.failure is None:
                         self._listen(control, TICK_S)
                         self._look_at_pids(control)
@@ -242,14 +255,14 @@ def _lifeline() -> Iterator[int]:
         os.close(write_end)
 
 
-def _spawn(role: Role, run_dir: Path, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter that runs the main module of `role`.
+def _spawn(module: str, run_dir: Path, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that runs `module` as the main one of a child.
 
     In a session of its own: Ctrl-C in the terminal is for the launcher, which stops all in order.
     """
     package_root = str(Path(gllm.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", f"gllm.{role}.main", str(run_dir)]
+    command = [sys.executable, "-P", "-m", module, str(run_dir)]
     return subprocess.Popen(
         [*command, "--epoch", str(epoch), "--lifeline", str(lifeline)],
         stdin=subprocess.DEVNULL,

@@ -28,6 +28,8 @@ from gllm.scheduler.core import Limits, Scheduler
 
 log = logging.getLogger("gllm")
 
+CONNECT_TIMEOUT_S = 10
+
 
 class SchedulerProcess:
     """The sockets around one `Scheduler`."""
@@ -73,10 +75,16 @@ class SchedulerProcess:
             self.poller.poll()
             while (message := self.results.receive(timeout_s=0)) is not None:
                 if isinstance(message, WorkerReady):
+                    self._wait_for_plan_channel()
                     return message
                 if isinstance(message, WorkerFailed):
                     raise StartError(message.sentence)
         return None
+
+    def _wait_for_plan_channel(self) -> None:
+        """The worker's two connections are made one by one: its word may come before its ear."""
+        if not self.plans.socket.poll(CONNECT_TIMEOUT_S * 1000, zmq.POLLOUT):
+            raise StartError(f"the worker did not connect for plans within {CONNECT_TIMEOUT_S} s")
 
     def _told_to_stop(self) -> bool:
         return isinstance(self.child.told(), Stop)
@@ -123,7 +131,13 @@ class SchedulerProcess:
             plan = self.core.plan(time.monotonic())
             if plan is None:
                 return
-            self.plans.send(plan)
+            try:
+                self.plans.send(plan)
+            except PeerGone:
+                # The launcher sees that, too, and decides; the sequences keep their tokens here.
+                log.error("the worker is gone: its running sequences wait again")
+                self.core.worker_lost()
+                return
 
     def _answer(self, frontend: bytes, message: Message) -> None:
         try:

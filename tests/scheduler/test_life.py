@@ -4,16 +4,17 @@ from collections import deque
 
 import hypothesis.strategies as st
 from fake_worker import FakeWorker, expected_tokens
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gllm.protocol.codec import decode, encode
-from gllm.protocol.messages import FinishReason, Sampling, StepPlan, Submit, WorkerReady
+from gllm.protocol.messages import FinishReason, RejectCode, Sampling, StepPlan, Submit, WorkerReady
 from gllm.protocol.wire import column
 from gllm.scheduler.core import Limits, Scheduler
 
 VOCAB_SIZE = 11
 MAX_MODEL_LEN = 24
+MAX_QUEUED = 20
 GREEDY = Sampling(0.0, 0, 1.0, 0)
 
 
@@ -31,7 +32,7 @@ class Life(RuleBasedStateMachine):
         self.depth = depth
         num_pages = -(-MAX_MODEL_LEN // page_size) + spare_pages
         self.ready = WorkerReady(1, num_pages, page_size, 8, budget, MAX_MODEL_LEN, VOCAB_SIZE)
-        self.core = Scheduler(Limits(max_num_seqs, budget, 64), self.ready)
+        self.core = Scheduler(Limits(max_num_seqs, budget, MAX_QUEUED), self.ready)
         self.worker = FakeWorker(self.ready)
         self.plans: deque[StepPlan] = deque()
         self.next_id = 0
@@ -64,7 +65,12 @@ class Life(RuleBasedStateMachine):
             column(sorted(stop)),
             n,
         )
-        assert self.core.submit(frontend, decode(encode(request))) is None  # type: ignore[arg-type]
+        num_waiting = len(self.core.waiting)
+        rejected = self.core.submit(frontend, decode(encode(request)))  # type: ignore[arg-type]
+        if rejected is not None:
+            assert rejected.code == RejectCode.OVERLOADED
+            assert num_waiting + n > MAX_QUEUED
+            return
         for output in range(n):
             key = frontend, self.next_id, output
             self.expected[key] = expected
@@ -90,10 +96,8 @@ class Life(RuleBasedStateMachine):
         self.core.worker_lost()
         self.core.check()
         assert self.core.plan(0.0) is None
-        if self.plans:  # a late answer of the dead worker comes after the new one is there
-            late = self.worker.step(self.plans[0])
-        else:
-            late = None
+        # A late answer of the dead worker comes after the new one is there.
+        late = self.worker.step(self.plans[0]) if self.plans else None
         self.plans.clear()
         self.ready = WorkerReady(
             self.ready.epoch + 1, self.ready.num_pages, self.ready.page_size, 8,
@@ -150,8 +154,10 @@ class Life(RuleBasedStateMachine):
                 assert key not in self.ended
             else:
                 assert self.got[key] == expected
-                by_length = len(expected) == self.max_tokens[key]
-                assert self.ended[key] in ((FinishReason.STOP, FinishReason.LENGTH) if by_length else (FinishReason.STOP,))
+                if len(expected) < self.max_tokens[key]:
+                    assert self.ended[key] is FinishReason.STOP
+                else:
+                    assert key in self.ended
         stats = self.core.stats(0.0)
         assert stats.num_free_pages == stats.num_pages
         assert stats.num_free_slots == stats.num_slots
@@ -160,5 +166,9 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -1,0 +1,1 @@
+"""One benchmark per claim; each prints a table or JSON. See bench/README.md."""

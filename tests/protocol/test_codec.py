@@ -1,0 +1,173 @@
+"""Every message survives the wire, and nothing else does."""
+
+from dataclasses import fields
+from typing import Any
+
+import hypothesis.strategies as st
+import msgpack
+import pytest
+from hypothesis import given, settings
+
+from gllm.protocol import wire
+from gllm.protocol.codec import decode, encode
+from gllm.protocol.messages import (
+    BY_TAG,
+    PROTOCOL_VERSION,
+    Admit,
+    Finished,
+    FinishReason,
+    Hello,
+    Message,
+    Role,
+    Sampling,
+    StepPlan,
+    Submit,
+    Tokens,
+)
+from gllm.protocol.wire import ProtocolError, Record, column
+
+
+def values(kind: Any) -> st.SearchStrategy[Any]:
+    """What a field of this kind may hold."""
+    match kind:
+        case wire.Int(low, high):
+            return st.integers(low, high)
+        case wire.Float(low, high):
+            return st.floats(low, high, allow_nan=False)
+        case wire.Flag():
+            return st.booleans()
+        case wire.Text(max_len):
+            return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(max_len, 20))
+        case wire.Ints():
+            return st.lists(st.integers(0, wire.INT32_MAX), max_size=8).map(column)
+        case wire.Many(item, _):
+            return st.lists(values(item), max_size=3)
+        case wire.Nested(cls):
+            return records(cls)
+    raise AssertionError(f"no strategy for {kind}")
+
+
+def is_consistent(record: Record) -> bool:
+    try:
+        record.check()
+    except ProtocolError:
+        return False
+    return True
+
+
+def records(cls: type[Record]) -> st.SearchStrategy[Any]:
+    drawn = {name: values(kind) for name, kind in cls.KINDS}
+    if cls is Hello:
+        drawn |= {"protocol_version": st.just(PROTOCOL_VERSION), "role": st.sampled_from(list(Role))}
+    if cls is Submit:
+        drawn |= {"prompt": st.just(column([1])), "generated": st.just([])}
+    if cls is Admit:
+        drawn |= {"tokens": st.just(column([5, 6])), "num_computed_tokens": st.integers(0, 1)}
+    if cls is Tokens:
+        drawn |= {name: st.just(column([1, 2])) for name in ("request_ids", "outputs", "tokens")}
+        drawn |= {"finished": st.lists(st.builds(Finished, st.integers(0, 1), st.sampled_from(FinishReason)))}
+    if cls is StepPlan:
+        drawn |= {
+            "counts": st.just(column()),
+            "page_slots": st.just(column()),
+            "new_pages": st.just(column()),
+        }
+    return st.builds(cls, **drawn).filter(is_consistent)
+
+
+any_message = st.sampled_from(sorted(BY_TAG)).flatmap(lambda tag: records(BY_TAG[tag]))
+
+
+@given(any_message)
+def test_a_message_survives_the_wire(message: Message) -> None:
+    back = decode(encode(message))
+    assert type(back) is type(message)
+    assert back == message
+
+
+@given(st.binary(max_size=200))
+def test_garbage_raises_only_the_protocol_error(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode(data)
+
+
+@given(any_message, st.data())
+@settings(max_examples=300)
+def test_a_damaged_message_is_read_or_refused(message: Message, data: st.DataObject) -> None:
+    damaged = bytearray(encode(message))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
+    try:
+        back = decode(bytes(damaged))
+    except ProtocolError:
+        return
+    assert decode(encode(back)) == back
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary()
+)
+json_like = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(sorted(BY_TAG)), st.lists(json_like, max_size=8))
+@settings(max_examples=300)
+def test_fields_of_any_other_type_are_refused(tag: int, raw: list[Any]) -> None:
+    try:
+        message = decode(msgpack.packb([tag, *raw]))
+    except ProtocolError:
+        return
+    assert isinstance(message, BY_TAG[tag])
+    for field, value in zip(fields(message), raw, strict=True):  # type: ignore[arg-type]
+        assert value is not None, field.name
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        ([], "begins with its tag"),
+        ([True, 1], "begins with its tag"),
+        ([999], "unknown message tag 999"),
+        ([1, PROTOCOL_VERSION + 1, "worker", 0], "start all processes from one installation"),
+        ([1, PROTOCOL_VERSION, "admin", 0], "unknown role"),
+        ([1, PROTOCOL_VERSION, "worker"], "expected 3 fields"),
+        ([11, b"\xff\xff\xff\xff"], "negative"),
+        ([11, b"\x01\x00"], "int32"),
+        ([11, b"\x00" * 4 * 70000], "at most 65536"),
+        ([31, "x" * 5000], "at most 4096 characters"),
+        ([20, 0, 0, b"", b"\1\0\0\0", b"", b"", [], b""], "counts of a plan"),
+        ([20, 0, 0, b"", b"", b"\1\0\0\0", b"", [], b""], "differ in length"),
+        ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1]]], "beyond the columns"),
+        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1], "at least one prompt token"),
+        ([10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1], "expected a number"),
+        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2], "generated columns"),
+    ],
+)
+def test_a_malformed_message_is_refused_with_its_reason(raw: list[Any], why: str) -> None:
+    with pytest.raises(ProtocolError, match=why):
+        decode(msgpack.packb(raw))
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(ProtocolError):
+        decode(b"\x91" * 100_000)
+
+
+def test_a_plan_for_256_rows_is_small() -> None:
+    rows = column(range(256))
+    plan = StepPlan(1, 7, rows, column(), rows[:16], rows[:16], [], column())
+    assert len(encode(plan)) < 1300
+    admit = Admit(3, column([1, 2, 3]), 0, column([7]), Sampling(0.5, 10, 0.9, 2**62))
+    assert decode(
+        encode(StepPlan(1, 8, column([3]), column([3]), column(), column(), [admit], column()))
+    ).admits == [admit]  # type: ignore[attr-defined]
