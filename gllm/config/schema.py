@@ -152,6 +152,39 @@ class SchedulerConfig(Section):
             ("--max-num-queued-reqs", "--max-queued-requests"),
         ),
     ] = 2048
+    max_num_queued_tokens: Annotated[
+        Count, Option("most prompt tokens that wait; more are answered 503", ("--max-num-queued-tokens",))
+    ] = 4_000_000
+    prefix_cache: Annotated[
+        bool,
+        Option(
+            "keep the pages of ended requests and share them with prompts that begin alike",
+            switches={"--enable-prefix-caching": (True, False), "--disable-radix-cache": (False, True)},
+        ),
+    ] = True
+    policy: Annotated[
+        Literal["fcfs", "priority", "token_throttling"],
+        Option(
+            "who goes first, and how much of each kind of work a step takes",
+            ("--scheduling-policy", "--schedule-policy", "--schedule-method"),
+        ),
+    ] = "fcfs"
+    throttling_min_tokens: Annotated[
+        Count, Option("token_throttling: fewest prompt tokens of a step", ("--minp",))
+    ] = 32
+    throttling_max_tokens: Annotated[
+        Count, Option("token_throttling: most prompt tokens of a step", ("--throttling-max-tokens",))
+    ] = 2048
+    throttling_iterations: Annotated[
+        Count, Option("token_throttling: steps over which waiting prompts are spread", ("--iterp",))
+    ] = 8
+    throttling_free_threshold: Annotated[
+        float,
+        number(0, 0.99),
+        Option(
+            "token_throttling: free share of the KV cache at which prompts are held back", ("--kvthresh",)
+        ),
+    ] = 0.05
 
 
 class WorkerConfig(Section):
@@ -228,7 +261,18 @@ class LimitsConfig(Section):
 
 
 class ObservabilityConfig(Section):
-    """observability: nothing yet"""
+    """observability: what the processes write down"""
+
+    record_file: Annotated[
+        Annotated[str, text("run.glr")] | None,
+        Option("file that records the scheduler's inputs and plans for gllm replay", ("--record",), "FILE"),
+    ] = None
+    record_max_bytes: Annotated[
+        Bytes, Option("size at which a recording goes on in a new file", ("--record-max-bytes",), "BYTES")
+    ] = 256 * 2**20
+    record_max_files: Annotated[
+        Count, Option("recording files that are kept, the oldest is removed", ("--record-max-files",))
+    ] = 4
 
 
 class DeploymentConfig(Section):

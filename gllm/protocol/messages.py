@@ -18,6 +18,7 @@ from enum import IntEnum, StrEnum
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from gllm.protocol.wire import (
+    INT32_MAX,
     INT64_MAX,
     Column,
     Float,
@@ -40,6 +41,7 @@ MAX_PAGES = 1 << 24  # pages of one plan
 MAX_OUTPUTS = 128  # `n` of one request
 MAX_STOP_IDS = 1024
 MAX_SENTENCE = 4096
+MAX_SALT = 256
 
 
 class Role(StrEnum):
@@ -49,6 +51,15 @@ class Role(StrEnum):
     FRONTEND = "frontend"
     SCHEDULER = "scheduler"
     WORKER = "worker"
+
+
+class PassedOver(IntEnum):
+    """Why a waiting sequence did not get into a step."""
+
+    NO_SLOT = 0  # max_num_seqs sequences run
+    NO_PAGES = 1  # the KV cache has no room, or keeps it for the growth of what runs
+    NO_TOKENS = 2  # the step's budget of tokens is used up
+    BEHIND = 3  # another one waits before it
 
 
 class FinishReason(IntEnum):
@@ -66,6 +77,7 @@ class RejectCode(IntEnum):
     TOO_LONG = 1  # the prompt can never fit
     OVERLOADED = 2  # the queue is full
     INVALID = 3  # a value that the frontend should have refused
+    TIMEOUT = 4  # its deadline passed before anything of it was computed
 
 
 class Message(Record):
@@ -139,6 +151,9 @@ class Submit(Message):
     max_tokens: int = wire(Int(1))
     stop_token_ids: "Column[int]" = wire(Ints(MAX_STOP_IDS))
     n: int = wire(Int(1, MAX_OUTPUTS))
+    priority: int = wire(Int(-INT32_MAX, INT32_MAX))  # low values first, under the policy `priority`
+    timeout_s: float = wire(Float(0.0, 1e9))  # to be begun within; 0: no deadline
+    cache_salt: str = wire(Text(MAX_SALT))  # only requests with the same one share cached pages
 
     def check(self) -> None:
         if not self.prompt:
@@ -171,10 +186,18 @@ class SchedulerReady(Message):
 
 @record
 class Finished(Record):
-    """`row` of a `Tokens` message was the sequence's last."""
+    """`row` of a `Tokens` message was the sequence's last, and how its life went.
+
+    Queue time ends with its first step, prefill time with its first token.
+    """
 
     row: int = wire(Int())
     reason: int = wire(Int(1, 4))
+    num_cached_tokens: int = wire(Int())  # of the prompt, found in the prefix cache
+    num_preemptions: int = wire(Int())
+    queue_s: float = wire(Float(0.0, 1e12))
+    prefill_s: float = wire(Float(0.0, 1e12))
+    decode_s: float = wire(Float(0.0, 1e12))
 
 
 @message(14)
@@ -200,7 +223,7 @@ class Rejected(Message):
     """The request was not taken and no token of it will follow."""
 
     request_id: int = wire(Int())
-    code: int = wire(Int(1, 3))
+    code: int = wire(Int(1, 4))
     sentence: str = wire(Text(MAX_SENTENCE))
 
 
@@ -210,8 +233,10 @@ class Stats(Message):
 
     num_running: int = wire(Int())
     num_waiting: int = wire(Int())
+    num_waiting_tokens: int = wire(Int(0, INT64_MAX))
     num_pages: int = wire(Int())
-    num_free_pages: int = wire(Int())
+    num_free_pages: int = wire(Int())  # those that hold cached prefixes included
+    num_cached_pages: int = wire(Int())
     num_slots: int = wire(Int())
     num_free_slots: int = wire(Int())
     num_plans_in_flight: int = wire(Int())
@@ -219,6 +244,9 @@ class Stats(Message):
     num_preemptions: int = wire(Int(0, INT64_MAX))
     num_prompt_tokens: int = wire(Int(0, INT64_MAX))
     num_generated_tokens: int = wire(Int(0, INT64_MAX))
+    num_prefix_query_tokens: int = wire(Int(0, INT64_MAX))  # tokens of admitted sequences ...
+    num_prefix_hit_tokens: int = wire(Int(0, INT64_MAX))  # ... and those of them found in the cache
+    passed_over: list[int] = wire(Many(Int(0, INT64_MAX), 4))  # sequence-steps, by `PassedOver`
     oldest_step_s: float = wire(Float(0.0, 1e12))
 
 

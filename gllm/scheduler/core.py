@@ -8,18 +8,19 @@ of them, since the worker itself keeps the token that the next plan needs.
 
 Stream order is the lock: the worker runs plans in the order they were made. Hence slots and pages
 of a sequence may be given away while one of its rows is still in flight: whoever gets them writes
-later. A row whose sequence has left is struck out and its token dropped.
+later. A row whose sequence has left is struck out and its token dropped. Such a row writes only
+behind the sequence's committed tokens, hence never into a page that others can find.
 """
 
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
 from gllm.protocol.messages import (
     Admit,
     Finished,
     FinishReason,
+    PassedOver,
     RejectCode,
     Rejected,
     Stats,
@@ -29,83 +30,56 @@ from gllm.protocol.messages import (
     Tokens,
     WorkerReady,
 )
-from gllm.protocol.wire import INT64_MAX, column
-from gllm.scheduler.pages import PagePool
-from gllm.scheduler.policy import fcfs
-from gllm.scheduler.sequence import NO_SLOT, Sequence, known_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a step and the queue."""
-
-    max_num_seqs: int  # rows of a step, and sequences that run at once
-    max_num_batched_tokens: int  # tokens of a step
-    max_num_queued_reqs: int  # sequences that wait
-
-
-@dataclass(slots=True)
-class Flight:
-    """A plan whose result has not come. A row is struck out (None) when its sequence has left."""
-
-    step: int
-    planned_at: float  # seconds, the caller's clock
-    rows: list[Sequence | None] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)  # tokens of each row
-    samples: list[bool] = field(default_factory=list)  # whether the row yields a token
-
-    def add(self, sequence: Sequence, count: int, samples: bool) -> None:
-        self.rows.append(sequence)
-        self.counts.append(count)
-        self.samples.append(samples)
-
-    def strike(self, sequence: Sequence) -> None:
-        """Let the result pass by `sequence`, which has at most one row in a plan."""
-        if sequence in self.rows:
-            self.rows[self.rows.index(sequence)] = None
-
-
-@dataclass(slots=True)
-class Draft:
-    """A micro-batch while it is being put together."""
-
-    flight: Flight
-    budget: int  # tokens that it may still take
-    admits: list[Admit] = field(default_factory=list)
-    page_slots: list[int] = field(default_factory=list)
-    new_pages: list[int] = field(default_factory=list)
-    prompts: list[Sequence] = field(default_factory=list)  # running ones that are not yet computed
-    preempted: bool = False  # somebody had to make room
+from gllm.protocol.wire import column
+from gllm.scheduler.cache import Fit, KvCache
+from gllm.scheduler.deadlines import Deadlines
+from gllm.scheduler.flight import Draft, Flight
+from gllm.scheduler.growth import Growth
+from gllm.scheduler.intake import Limits, refusal, sequences_of
+from gllm.scheduler.policy import Load, Policy
+from gllm.scheduler.sequence import NO_SLOT, Sequence
+from gllm.scheduler.waiting import Waiting
 
 
 class Scheduler:
     """Sequences, their slots and pages, and the plans in flight."""
 
-    def __init__(self, limits: Limits, worker: WorkerReady) -> None:
+    def __init__(self, limits: Limits, policy: Policy, worker: WorkerReady) -> None:
         self.limits = limits
-        self.waiting: list[Sequence] = []  # in the policy's order
+        self.policy = policy
+        self.waiting = Waiting(policy)
         self.running: list[Sequence] = []  # in the policy's order
         self.flights: deque[Flight] = deque()
         self.num_steps = 0
         self.num_preemptions = 0
         self.num_prompt_tokens = 0
         self.num_generated_tokens = 0
+        self.num_prefix_query_tokens = 0
+        self.num_prefix_hit_tokens = 0
+        self._growth = Growth()
+        self._deadlines = Deadlines()
         self._requests: dict[tuple[bytes, int], list[Sequence]] = {}
         self._num_arrivals = 0
         self.worker_ready(worker)
 
     # ---- requests ------------------------------------------------------------------------------
 
-    def submit(self, frontend: bytes, request: Submit) -> Rejected | None:
+    def submit(self, frontend: bytes, request: Submit, now: float) -> Rejected | None:
         """Queue every output of `request`, or say why not."""
-        refusal = self._refusal(frontend, request)
-        if refusal is not None:
-            code, sentence = refusal
-            return Rejected(request.request_id, code, sentence)
-        sequences = [self._sequence(frontend, request, output) for output in range(request.n)]
-        self._requests[frontend, request.request_id] = sequences
+        key = frontend, request.request_id
+        if key in self._requests:
+            sentence = f"request {request.request_id} is already being served"
+            return Rejected(request.request_id, RejectCode.INVALID, sentence)
+        refused = refusal(request, self.limits, self.max_model_len, self.cache, self.waiting)
+        if refused is not None:
+            return Rejected(request.request_id, *refused)
+        sequences = sequences_of(frontend, request, self.max_model_len, self._num_arrivals, now)
+        self._num_arrivals += len(sequences)
+        self._requests[key] = sequences
         for sequence in sequences:
-            insort(self.waiting, sequence, key=fcfs)
+            self.waiting.add(sequence)
+        if request.timeout_s:
+            self._deadlines.add(now + request.timeout_s, key)
         return None
 
     def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
@@ -118,15 +92,30 @@ class Scheduler:
         """End every request of a frontend that is gone."""
         self.cancel(frontend, [request_id for owner, request_id in self._requests if owner == frontend])
 
+    def expire(self, now: float) -> list[tuple[bytes, Rejected]]:
+        """End the requests whose deadline passed before anything of them began, by frontend."""
+        expired = []
+        for frontend, request_id in self._deadlines.passed(now):
+            sequences = self._requests.get((frontend, request_id), [])
+            if sequences and all(sequence.began_at is None for sequence in sequences):
+                waited = now - sequences[0].arrived_at
+                self.cancel(frontend, [request_id])
+                sentence = f"the request had waited {waited:.1f} s when its deadline passed"
+                expired.append((frontend, Rejected(request_id, RejectCode.TIMEOUT, sentence)))
+        return expired
+
     # ---- the two clocks ------------------------------------------------------------------------
 
     def plan(self, now: float) -> StepPlan | None:
         """The next micro-batch, or None if nothing can be computed now."""
-        draft = Draft(Flight(self.num_steps, now), self.limits.max_num_batched_tokens)
-        self._plan_decodes(draft)
-        self._plan_chunks(draft)
-        if not draft.preempted:
-            self._admit_waiting(draft)
+        self._make_way()
+        decodes, prompts = self._ready()
+        load = self._load(len(decodes), prompts)
+        budget = self.limits.max_num_batched_tokens
+        draft = Draft(Flight(self.num_steps, now), budget, self.policy.max_prompt_tokens(load))
+        self._plan_decodes(decodes, self.policy.max_decodes(load), draft)
+        self._plan_chunks(prompts, draft)
+        self._admit_waiting(draft, now)
         flight = draft.flight
         if not flight.rows:
             return None
@@ -145,7 +134,7 @@ class Scheduler:
         self.num_steps += 1
         return plan
 
-    def commit(self, result: StepResult) -> dict[bytes, Tokens]:
+    def commit(self, result: StepResult, now: float) -> dict[bytes, Tokens]:
         """Take the oldest plan's result: new tokens and endings, by frontend.
 
         The late result of a worker that was lost is passed over.
@@ -160,14 +149,17 @@ class Scheduler:
                 f"step {result.step} brought {len(result.tokens)} tokens, expected {sum(flight.samples)}"
             )
         messages: dict[bytes, Tokens] = {}
+        page_size = self.cache.page_size
         tokens = iter(result.tokens)
         for sequence, count, samples in zip(flight.rows, flight.counts, flight.samples, strict=True):
             token = next(tokens) if samples else None
             if sequence is None:
                 continue
             sequence.num_committed_tokens += count
+            if not sequence.num_committed_tokens % page_size:
+                self.cache.name_pages(sequence, sequence.num_committed_tokens)
             if token is not None:
-                self._append(sequence, token, messages)
+                self._append(sequence, token, messages, now)
         return messages
 
     # ---- the worker ----------------------------------------------------------------------------
@@ -175,8 +167,7 @@ class Scheduler:
     def worker_ready(self, worker: WorkerReady) -> None:
         """A worker with empty pages and slots serves from now on."""
         self._epoch = worker.epoch
-        self.pool = PagePool(worker.num_pages)
-        self.page_size = worker.page_size
+        self.cache = KvCache(worker.num_pages, worker.page_size, self.limits.share_prefixes)
         self.max_model_len = worker.max_model_len
         self.num_slots = min(worker.num_slots, self.limits.max_num_seqs)
         self._free_slots = list(range(self.num_slots - 1, -1, -1))
@@ -187,9 +178,10 @@ class Scheduler:
         self.flights.clear()
         for sequence in self.running:
             sequence.leave_slot()
-            insort(self.waiting, sequence, key=fcfs)
+            self.waiting.add(sequence)
         self.running.clear()
-        self.pool = PagePool(self.pool.num_pages)
+        self._growth.num_allowed_tokens = 0
+        self.cache = KvCache(self.cache.pool.num_pages, self.cache.page_size, self.limits.share_prefixes)
         self.num_slots = 0  # so that nothing is planned meanwhile
         self._free_slots.clear()
         self._released.clear()
@@ -198,11 +190,14 @@ class Scheduler:
 
     def stats(self, now: float) -> Stats:
         """The state now."""
+        pool = self.cache.pool
         return Stats(
             num_running=len(self.running),
             num_waiting=len(self.waiting),
-            num_pages=self.pool.num_pages,
-            num_free_pages=self.pool.num_free_pages,
+            num_waiting_tokens=self.waiting.num_tokens,
+            num_pages=pool.num_pages,
+            num_free_pages=pool.num_free_pages,
+            num_cached_pages=pool.num_cached_pages,
             num_slots=self.num_slots,
             num_free_slots=len(self._free_slots),
             num_plans_in_flight=len(self.flights),
@@ -210,170 +205,194 @@ class Scheduler:
             num_preemptions=self.num_preemptions,
             num_prompt_tokens=self.num_prompt_tokens,
             num_generated_tokens=self.num_generated_tokens,
+            num_prefix_query_tokens=self.num_prefix_query_tokens,
+            num_prefix_hit_tokens=self.num_prefix_hit_tokens,
+            passed_over=list(self.waiting.passed_over),
             oldest_step_s=max(now - self.flights[0].planned_at, 0.0) if self.flights else 0.0,
         )
 
     def check(self) -> None:
         """Raise unless every slot, page and sequence is accounted for exactly once."""
-        for sequence in [*self.waiting, *self.running]:
-            sequence.check()
-        assert all(sequence.slot == NO_SLOT for sequence in self.waiting)
+        self.waiting.check()
+        assert self.running == sorted(self.running, key=self.policy.order)
         assert sorted([s.slot for s in self.running] + self._free_slots) == list(range(self.num_slots))
-        assert self.waiting == sorted(self.waiting, key=fcfs)
-        assert self.running == sorted(self.running, key=fcfs)
         listed = {id(sequence) for sequences in self._requests.values() for sequence in sequences}
         assert listed == {id(sequence) for sequence in [*self.waiting, *self.running]}
-        self.pool.check(page for sequence in self.running for page in sequence.pages)
-        for sequence in self.running:
-            assert len(sequence.pages) >= self._num_pages_for(sequence.num_planned_tokens)
-            in_flight = [
-                (count, samples)
-                for flight in self.flights
-                for row, count, samples in zip(flight.rows, flight.counts, flight.samples, strict=True)
-                if row is sequence
-            ]
+        allowed = sum(sequence.max_len - len(sequence.tokens) for sequence in self.running)
+        assert self._growth.num_allowed_tokens == allowed
+        self.cache.pool.check(page for sequence in self.running for page in sequence.pages)
+        for sequence in [*self.waiting, *self.running]:
+            sequence.check()
+            in_flight = [flight.tokens_of(sequence) for flight in self.flights]
             assert sequence.num_pending_tokens == sum(samples for _, samples in in_flight)
             assert sequence.num_planned_tokens - sequence.num_committed_tokens == sum(c for c, _ in in_flight)
+            assert len(sequence.pages) >= self.cache.num_pages_for(sequence.num_planned_tokens)
 
-    # ---- inside --------------------------------------------------------------------------------
+    # ---- making a plan -------------------------------------------------------------------------
 
-    def _refusal(self, frontend: bytes, request: Submit) -> tuple[RejectCode, str] | None:
-        num_tokens = len(request.prompt)
-        if (frontend, request.request_id) in self._requests:
-            return RejectCode.INVALID, f"request {request.request_id} is already being served"
-        if num_tokens >= self.max_model_len:
-            return (
-                RejectCode.TOO_LONG,
-                f"the prompt has {num_tokens} tokens, but at most {self.max_model_len - 1} "
-                "leave room for one more in the context",
-            )
-        max_len = min(num_tokens + request.max_tokens, self.max_model_len)
-        if self._num_pages_for(max_len - 1) > self.pool.num_pages:
-            return (
-                RejectCode.TOO_LONG,
-                f"prompt and max_tokens make {max_len} tokens, but the KV cache holds "
-                f"{self.pool.num_pages * self.page_size}: ask for fewer tokens",
-            )
-        if len(self.waiting) + request.n > self.limits.max_num_queued_reqs:
-            return (
-                RejectCode.OVERLOADED,
-                f"{len(self.waiting)} requests wait already, at most {self.limits.max_num_queued_reqs} may: "
-                "try again later",
-            )
-        for generated in request.generated:
-            if num_tokens + len(generated) >= max_len:
-                return RejectCode.INVALID, "the request is handed in again, but has nothing left to generate"
-        return None
+    def _ready(self) -> tuple[list[Sequence], list[Sequence]]:
+        """The running sequences that can have a row: those that lack only their last token, and
+        prompts. Those that the plans in flight bring to their length limit are neither."""
+        decodes, prompts = [], []
+        for sequence in self.running:
+            num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
+            if num_tokens - sequence.num_planned_tokens > 1:
+                prompts.append(sequence)
+            elif num_tokens < sequence.max_len:
+                decodes.append(sequence)
+        return decodes, prompts
 
-    def _sequence(self, frontend: bytes, request: Submit, output: int) -> Sequence:
-        # Each output draws its own random numbers: the odd constant (2**64 over the golden ratio)
-        # spreads neighbouring outputs over all seeds.
-        seed = (request.sampling.seed + output * 0x9E3779B97F4A7C15) & INT64_MAX
-        self._num_arrivals += 1
-        return Sequence(
-            frontend=frontend,
-            request_id=request.request_id,
-            output=output,
-            arrival=self._num_arrivals,
-            num_prompt_tokens=len(request.prompt),
-            max_len=min(len(request.prompt) + request.max_tokens, self.max_model_len),
-            sampling=replace(request.sampling, seed=seed),
-            stop_token_ids=frozenset(request.stop_token_ids),
-            tokens=known_tokens(request.prompt, request.generated[output] if request.generated else ()),
+    def _load(self, num_decodes: int, prompts: list[Sequence]) -> Load:
+        pool = self.cache.pool
+        return Load(
+            max_num_batched_tokens=self.limits.max_num_batched_tokens,
+            max_plans_in_flight=self.limits.max_plans_in_flight,
+            num_waiting_tokens=self.waiting.num_tokens + sum(prompt.num_tokens_left for prompt in prompts),
+            num_decodes=num_decodes,
+            num_pages=pool.num_pages,
+            num_free_pages=pool.num_free_pages,
         )
 
-    def _plan_decodes(self, draft: Draft) -> None:
-        """A row for every running sequence that lacks only its last token. Who finds no page takes
-        those of the last in order, even its own."""
-        flight = draft.flight
-        for sequence in list(self.running):
+    def _make_way(self) -> None:
+        """Preempt those whom the first in the queue outranks, if that gives it room."""
+        if not self.waiting or not self.running:
+            return
+        first = self.waiting.first()
+        outranked = [sequence for sequence in self.running if self.policy.outranks(first, sequence)]
+        if not outranked:
+            return
+        fit = self.cache.fit(first)
+        if sum(len(s.pages) for s in outranked) + self.cache.pool.num_free_pages < fit.num_taken_pages:
+            return
+        while outranked and self._lacks(fit) is not None:
+            self._preempt(outranked.pop())
+            fit = self.cache.fit(first)
+
+    def _plan_decodes(self, decodes: list[Sequence], max_rows: int, draft: Draft) -> None:
+        """A row for every decode. Who finds no page takes those of the last in order, even its own."""
+        max_rows = min(max_rows, draft.budget)
+        if max_rows < len(decodes):
+            # Whoever had a row longest ago, so that all come round; then in order again.
+            decodes = sorted(decodes, key=lambda s: (s.num_pending_tokens, s.last_step))[:max_rows]
+            decodes.sort(key=self.policy.order)
+        step, page_size, rows = self.num_steps, self.cache.page_size, draft.flight.rows
+        for sequence in decodes:
+            if sequence.slot == NO_SLOT:
+                continue  # it has made room meanwhile
             num_planned = sequence.num_planned_tokens
-            num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
-            if num_tokens - num_planned > 1:
-                draft.prompts.append(sequence)
+            if num_planned == len(sequence.pages) * page_size and not self._add_page(sequence, draft):
                 continue
-            if num_tokens >= sequence.max_len or sequence.slot == NO_SLOT or len(flight.rows) == draft.budget:
-                continue
-            if num_planned == len(sequence.pages) * self.page_size and not self._add_page(sequence, draft):
-                break  # it was the last in order: everybody behind it has made room before
             sequence.num_planned_tokens = num_planned + 1
             sequence.num_pending_tokens += 1
-            flight.rows.append(sequence)
-        flight.counts.extend([1] * len(flight.rows))
-        flight.samples.extend([True] * len(flight.rows))
-        draft.budget -= len(flight.rows)
+            sequence.last_step = step
+            rows.append(sequence)
+        draft.flight.counts.extend([1] * len(rows))
+        draft.flight.samples.extend([True] * len(rows))
+        draft.budget -= len(rows)
 
     def _add_page(self, sequence: Sequence, draft: Draft) -> bool:
         """One more page for a running sequence; False if it had to leave for want of one."""
-        while not self.pool.num_free_pages:
-            victim = self.running[-1]
+        while not self.cache.pool.num_free_pages:
+            victim = self.running[-1]  # never one with a row in this draft: rows are added in order
             self._preempt(victim)
             draft.preempted = True
             if victim is sequence:
                 return False
-        pages = self.pool.take(1)
-        sequence.pages += pages
         draft.page_slots.append(sequence.slot)
-        draft.new_pages += pages
+        draft.new_pages.append(self.cache.grow(sequence))
         return True
 
-    def _plan_chunks(self, draft: Draft) -> None:
+    def _plan_chunks(self, prompts: list[Sequence], draft: Draft) -> None:
         """The next chunk of every running prompt, in order, while the budget lasts."""
-        for sequence in draft.prompts:
-            if draft.budget and sequence.slot != NO_SLOT:
+        for sequence in prompts:
+            if sequence.slot != NO_SLOT and min(draft.budget, draft.prompt_budget) > 0:
                 self._add_chunk(sequence, draft)
 
-    def _admit_waiting(self, draft: Draft) -> None:
+    def _admit_waiting(self, draft: Draft, now: float) -> None:
         """Slots and pages for waiting sequences, in order: the first that finds no room ends it."""
-        num_admitted = 0
-        for sequence in self.waiting:
-            need = self._num_pages_for(len(sequence.tokens))
-            # Every running sequence will want its next page within page_size steps; without this
-            # reserve a new prompt would take it, to be preempted soon after.
-            reserve = len(self.running)
-            if not draft.budget or not self._free_slots or self.pool.num_free_pages < need + reserve:
-                break
-            num_admitted += 1
-            sequence.slot = self._free_slots.pop()
-            sequence.pages = self.pool.take(need)
-            insort(self.running, sequence, key=fcfs)
-            draft.admits.append(
-                Admit(
-                    slot=sequence.slot,
-                    tokens=sequence.tokens[:],
-                    num_computed_tokens=0,
-                    pages=column(sequence.pages),
-                    sampling=sequence.sampling,
-                )
+        while self.waiting:
+            sequence = self.waiting.first()
+            fit = self.cache.fit(sequence)
+            lack = self._lacks(fit, draft)
+            if lack is not None:
+                self.waiting.pass_over(lack)
+                return
+            self.waiting.remove(sequence)
+            self._admit(sequence, fit, draft, now)
+
+    def _lacks(self, fit: Fit, draft: Draft | None = None) -> PassedOver | None:
+        """What a waiting sequence still lacks to be admitted, in this draft if there is one."""
+        if not self._free_slots:
+            return PassedOver.NO_SLOT
+        # Without a reserve for those that run, a new prompt would take their next pages, to be
+        # preempted soon after. Nobody is kept waiting by an empty engine.
+        expected = self.cache.num_pages_for(self._growth.num_expected_tokens)
+        reserve = max(expected, len(self.running)) if self.running else 0
+        if self.cache.pool.num_free_pages < fit.num_taken_pages + reserve:
+            return PassedOver.NO_PAGES
+        if draft is None:
+            return None
+        if draft.preempted:
+            return PassedOver.NO_PAGES
+        return PassedOver.NO_TOKENS if min(draft.budget, draft.prompt_budget) <= 0 else None
+
+    def _admit(self, sequence: Sequence, fit: Fit, draft: Draft, now: float) -> None:
+        self._growth.num_allowed_tokens += sequence.max_len - len(sequence.tokens)
+        sequence.slot = self._free_slots.pop()
+        self.cache.enter(sequence, fit)
+        num_hit_tokens = sequence.num_planned_tokens
+        self.num_prefix_query_tokens += len(sequence.tokens)
+        self.num_prefix_hit_tokens += num_hit_tokens
+        if sequence.began_at is None:
+            sequence.began_at = now
+            sequence.num_cached_tokens = num_hit_tokens
+        insort(self.running, sequence, key=self.policy.order)
+        draft.admits.append(
+            Admit(
+                slot=sequence.slot,
+                tokens=sequence.tokens[:],
+                num_computed_tokens=num_hit_tokens,
+                pages=column(sequence.pages),
+                sampling=sequence.sampling,
             )
-            self._add_chunk(sequence, draft)
-        del self.waiting[:num_admitted]
+        )
+        self._add_chunk(sequence, draft)
 
     def _add_chunk(self, sequence: Sequence, draft: Draft) -> None:
-        """A row for as many tokens of a prompt as the budget allows."""
+        """A row for as many tokens of a prompt as the budgets allow."""
         left = sequence.num_tokens_left
-        count = min(left, draft.budget)
+        count = min(left, draft.budget, draft.prompt_budget)
         sequence.num_planned_tokens += count
         sequence.num_pending_tokens += count == left
+        sequence.last_step = self.num_steps
+        self.cache.name_pages(sequence, sequence.num_planned_tokens)
         draft.flight.add(sequence, count, samples=count == left)
         draft.budget -= count
+        draft.prompt_budget -= count
         self.num_prompt_tokens += count
 
-    def _append(self, sequence: Sequence, token: int, messages: dict[bytes, Tokens]) -> None:
+    # ---- endings -------------------------------------------------------------------------------
+
+    def _append(self, sequence: Sequence, token: int, messages: dict[bytes, Tokens], now: float) -> None:
         """One sampled token is on the host."""
         message = messages.get(sequence.frontend)
         if message is None:
             message = messages[sequence.frontend] = Tokens(column(), column(), column(), [])
         sequence.tokens.append(token)
         sequence.num_pending_tokens -= 1
+        self._growth.num_allowed_tokens -= 1
         self.num_generated_tokens += 1
+        if sequence.first_token_at is None:
+            sequence.first_token_at = now
         reason = None
         if token in sequence.stop_token_ids:
             reason = FinishReason.STOP
         elif len(sequence.tokens) >= sequence.max_len:
             reason = FinishReason.LENGTH
         if reason is not None:
-            message.finished.append(Finished(len(message.tokens), reason))
+            num_prompt = sequence.num_prompt_tokens
+            self._growth.observe(len(sequence.tokens) - num_prompt, sequence.max_len - num_prompt)
+            message.finished.append(_finished(len(message.tokens), sequence, reason, now))
             self._end(sequence)
         message.request_ids.append(sequence.request_id)
         message.outputs.append(sequence.output)
@@ -384,7 +403,7 @@ class Scheduler:
         self._leave(sequence)
         sequence.num_preemptions += 1
         self.num_preemptions += 1
-        insort(self.waiting, sequence, key=fcfs)
+        self.waiting.add(sequence)
 
     def _end(self, sequence: Sequence) -> None:
         """The sequence is over, wherever it is."""
@@ -402,10 +421,24 @@ class Scheduler:
         self.running.remove(sequence)
         for flight in self.flights:
             flight.strike(sequence)
+        self._growth.num_allowed_tokens -= sequence.max_len - len(sequence.tokens)
         self._released.append(sequence.slot)
         self._free_slots.append(sequence.slot)
-        self.pool.give_back(sequence.pages)
+        self.cache.leave(sequence)
         sequence.leave_slot()
 
-    def _num_pages_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.page_size)
+
+def _finished(row: int, sequence: Sequence, reason: FinishReason, now: float) -> Finished:
+    """How the life of a sequence went that ends now."""
+    arrived, began, first = sequence.arrived_at, sequence.began_at, sequence.first_token_at
+    assert began is not None
+    assert first is not None
+    return Finished(
+        row=row,
+        reason=reason,
+        num_cached_tokens=sequence.num_cached_tokens,
+        num_preemptions=sequence.num_preemptions,
+        queue_s=max(began - arrived, 0.0),
+        prefill_s=max(first - began, 0.0),
+        decode_s=max(now - first, 0.0),
+    )

@@ -24,7 +24,9 @@ from gllm.protocol.messages import (
     WorkerReady,
 )
 from gllm.protocol.wire import ProtocolError
-from gllm.scheduler.core import Limits, Scheduler
+from gllm.scheduler.core import Scheduler
+from gllm.scheduler.intake import Limits
+from gllm.scheduler.policy import policy_of
 
 log = logging.getLogger("gllm")
 
@@ -42,6 +44,9 @@ class SchedulerProcess:
             max_num_seqs=options.max_num_seqs,
             max_num_batched_tokens=options.max_num_batched_tokens,
             max_num_queued_reqs=options.max_num_queued_reqs,
+            max_num_queued_tokens=options.max_num_queued_tokens,
+            max_plans_in_flight=options.micro_batches,
+            share_prefixes=options.prefix_cache,
         )
         self.frontends = Server(child.context, child.address(FRONTENDS))
         self.plans = Channel.bind(child.context, zmq.PUSH, child.address(PLANS))
@@ -55,7 +60,7 @@ class SchedulerProcess:
         worker = self._wait_for_worker()
         if worker is None:
             return
-        self.core = Scheduler(self.limits, worker)
+        self.core = Scheduler(self.limits, policy_of(self.child.config.scheduler), worker)
         self.frontend_ready = SchedulerReady(
             worker.max_model_len, worker.num_pages, worker.page_size, worker.vocab_size
         )
@@ -64,6 +69,7 @@ class SchedulerProcess:
         while not self._told_to_stop():
             self._take_requests()
             self._commit_finished_steps()
+            self._expire()
             self._plan_ahead()
             self.poller.poll()
 
@@ -106,7 +112,7 @@ class SchedulerProcess:
             case Hello():
                 self._answer(frontend, self.frontend_ready)
             case Submit():
-                rejected = self.core.submit(frontend, message)
+                rejected = self.core.submit(frontend, message, time.monotonic())
                 if rejected is not None:
                     self._answer(frontend, rejected)
             case Cancel():
@@ -122,8 +128,13 @@ class SchedulerProcess:
             if isinstance(message, WorkerFailed):
                 raise StartError(message.sentence)
             if isinstance(message, StepResult):
-                for frontend, tokens in self.core.commit(message).items():
+                for frontend, tokens in self.core.commit(message, time.monotonic()).items():
                     self._answer(frontend, tokens)
+
+    def _expire(self) -> None:
+        """Tell those whose deadline passed; who waits, waits beside running steps that wake this loop."""
+        for frontend, rejected in self.core.expire(time.monotonic()):
+            self._answer(frontend, rejected)
 
     def _plan_ahead(self) -> None:
         """Keep the worker supplied: it must never wait for a plan."""

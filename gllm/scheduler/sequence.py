@@ -9,7 +9,8 @@ from array import array
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from gllm.protocol.messages import Sampling
+from gllm.protocol.messages import PassedOver, Sampling
+from gllm.scheduler.prefix import PrefixKeys
 
 NO_SLOT = -1
 
@@ -21,33 +22,38 @@ class Sequence:
     frontend: bytes  # which frontend asked
     request_id: int
     output: int  # which of the request's outputs
-    arrival: int  # a count of all sequences submitted: the order of fcfs
+    arrival: int  # a count of all sequences submitted
     num_prompt_tokens: int
     max_len: int  # prompt and output tokens at which it ends by length
     sampling: Sampling
     stop_token_ids: frozenset[int]
+    priority: int
+    arrived_at: float  # seconds, the caller's clock
+    prefix_keys: PrefixKeys
     tokens: "array[int]"  # the prompt, then every committed token
     num_planned_tokens: int = 0  # positions whose keys and values some plan computes
     num_committed_tokens: int = 0  # positions whose keys and values are known to be computed
     num_pending_tokens: int = 0  # tokens that plans in flight will sample
     slot: int = NO_SLOT
     pages: list[int] = field(default_factory=list)
+    num_named_pages: int = 0  # leading pages that the prefix cache has seen
+    last_step: int = -1  # the last one that has a row of it
     num_preemptions: int = 0
+    num_cached_tokens: int = 0  # found in the prefix cache when it first began
+    began_at: float | None = None
+    first_token_at: float | None = None
+    passed_over: list[int] = field(default_factory=lambda: [0] * len(PassedOver))  # while first in the queue
 
     @property
     def num_tokens_left(self) -> int:
         """Tokens to compute before the next one can be sampled: 1 in decode, more in a prompt."""
         return len(self.tokens) + self.num_pending_tokens - self.num_planned_tokens
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether the plans in flight bring it to its length limit."""
-        return len(self.tokens) + self.num_pending_tokens >= self.max_len
-
     def leave_slot(self) -> None:
         """Forget everything that a worker holds for this sequence."""
         self.slot = NO_SLOT
         self.pages = []
+        self.num_named_pages = 0
         self.num_planned_tokens = 0
         self.num_committed_tokens = 0
         self.num_pending_tokens = 0

@@ -1,30 +1,37 @@
 """A worker without tensors, for proofs about the scheduler.
 
-Its "KV cache" holds the tokens themselves, and its "model" derives the next token from what it
-reads back through the page table: a page given to two sequences, or a row computed out of order,
-yields another token than `expected_tokens`.
+What its "KV cache" holds for a position depends on every token up to it, as in a real model: a hash
+of the entry before, read through the page table, and of the token. The next token derives from the
+last entry. So a page given to two sequences, shared with a different prefix, read before it is
+written, or computed out of order yields another token than `expected_tokens`.
 """
 
 import zlib
-from array import array
 from dataclasses import dataclass, field
 
 from gllm.protocol.messages import StepPlan, StepResult, WorkerReady
 from gllm.protocol.wire import column
 
+START = 1
+POISON = 0xDEAD
 
-def next_token(tokens: list[int], vocab_size: int) -> int:
-    return zlib.crc32(array("i", tokens).tobytes()) % vocab_size
+
+def entry_after(entry: int, token: int) -> int:
+    return zlib.crc32(token.to_bytes(4, "little"), entry)
 
 
 def expected_tokens(prompt: list[int], max_tokens: int, stop: set[int], vocab_size: int) -> list[int]:
     """What a sequence alone must generate."""
-    tokens = list(prompt)
-    while len(tokens) < len(prompt) + max_tokens:
-        tokens.append(next_token(tokens, vocab_size))
-        if tokens[-1] in stop:
+    entry = START
+    for token in prompt:
+        entry = entry_after(entry, token)
+    generated: list[int] = []
+    while len(generated) < max_tokens:
+        generated.append(entry % vocab_size)
+        if generated[-1] in stop:
             break
-    return tokens[len(prompt) :]
+        entry = entry_after(entry, generated[-1])
+    return generated
 
 
 @dataclass
@@ -37,7 +44,7 @@ class Slot:
 class FakeWorker:
     def __init__(self, ready: WorkerReady) -> None:
         self.ready = ready
-        self.cache = [[-1] * ready.page_size for _ in range(ready.num_pages)]
+        self.cache = [[POISON] * ready.page_size for _ in range(ready.num_pages)]
         self.slots: dict[int, Slot] = {}
         self.num_computed_tokens = 0
 
@@ -54,7 +61,8 @@ class FakeWorker:
         counts = list(plan.counts) or [1] * len(plan.slots)
         assert len(set(plan.slots)) == len(plan.slots)
         assert 0 < sum(counts) <= self.ready.max_num_batched_tokens
-        # All rows write before any row reads, as every layer of the real worker does.
+        # Rows write in plan order before any row reads. The real worker writes all rows of a layer
+        # before any of them attends, which lets a row read what another one writes in the same step.
         for number, count in zip(plan.slots, counts, strict=True):
             self._write(self.slots[number], count)
         sampled = [self._sample(self.slots[number]) for number in plan.slots]
@@ -64,15 +72,21 @@ class FakeWorker:
         assert count > 0
         assert slot.num_computed + count <= len(slot.tokens)
         for position in range(slot.num_computed, slot.num_computed + count):
-            page = slot.pages[position // self.ready.page_size]
-            self.cache[page][position % self.ready.page_size] = slot.tokens[position]
+            before = self._entry(slot, position - 1) if position else START
+            page, offset = self._place(slot, position)
+            self.cache[page][offset] = entry_after(before, slot.tokens[position])
         slot.num_computed += count
         self.num_computed_tokens += count
 
     def _sample(self, slot: Slot) -> int | None:
         if slot.num_computed < len(slot.tokens):
             return None
-        size = self.ready.page_size
-        read = [self.cache[slot.pages[i // size]][i % size] for i in range(slot.num_computed)]
-        slot.tokens.append(next_token(read, self.ready.vocab_size))
+        slot.tokens.append(self._entry(slot, slot.num_computed - 1) % self.ready.vocab_size)
         return slot.tokens[-1]
+
+    def _entry(self, slot: Slot, position: int) -> int:
+        page, offset = self._place(slot, position)
+        return self.cache[page][offset]
+
+    def _place(self, slot: Slot, position: int) -> tuple[int, int]:
+        return slot.pages[position // self.ready.page_size], position % self.ready.page_size

@@ -10,11 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gllm.protocol.codec import decode, encode
 from gllm.protocol.messages import FinishReason, RejectCode, Sampling, StepPlan, Submit, WorkerReady
 from gllm.protocol.wire import column
-from gllm.scheduler.core import Limits, Scheduler
+from gllm.scheduler.core import Scheduler
+from gllm.scheduler.intake import Limits
+from gllm.scheduler.policy import Fcfs, Policy, Priority, TokenThrottling
 
 VOCAB_SIZE = 11
 MAX_MODEL_LEN = 24
 MAX_QUEUED = 20
+MAX_QUEUED_TOKENS = 200
 GREEDY = Sampling(0.0, 0, 1.0, 0)
 
 
@@ -27,12 +30,28 @@ class Life(RuleBasedStateMachine):
         spare_pages=st.integers(0, 12),
         max_num_seqs=st.integers(1, 5),
         budget=st.integers(1, 12),
+        policy=st.sampled_from([Fcfs(), Priority(), TokenThrottling(1, 8, 2, 0.1)]),
+        share_prefixes=st.booleans(),
     )
-    def begin(self, depth: int, page_size: int, spare_pages: int, max_num_seqs: int, budget: int) -> None:
+    def begin(
+        self,
+        depth: int,
+        page_size: int,
+        spare_pages: int,
+        max_num_seqs: int,
+        budget: int,
+        policy: Policy,
+        share_prefixes: bool,
+    ) -> None:
         self.depth = depth
         num_pages = -(-MAX_MODEL_LEN // page_size) + spare_pages
         self.ready = WorkerReady(1, num_pages, page_size, 8, budget, MAX_MODEL_LEN, VOCAB_SIZE)
-        self.core = Scheduler(Limits(max_num_seqs, budget, MAX_QUEUED), self.ready)
+        self.core = Scheduler(
+            Limits(max_num_seqs, budget, MAX_QUEUED, MAX_QUEUED_TOKENS, depth, share_prefixes),
+            policy,
+            self.ready,
+        )
+        self.now = 0.0
         self.worker = FakeWorker(self.ready)
         self.plans: deque[StepPlan] = deque()
         self.next_id = 0
@@ -41,17 +60,31 @@ class Life(RuleBasedStateMachine):
         self.ended: dict[tuple[bytes, int, int], FinishReason] = {}
         self.cancelled: set[tuple[bytes, int, int]] = set()
         self.max_tokens: dict[tuple[bytes, int, int], int] = {}
+        self.num_delivered: dict[tuple[bytes, int, int], int] = {}
 
     @rule(
         frontend=st.sampled_from([b"a", b"b"]),
-        prompt=st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=MAX_MODEL_LEN - 1),
+        # Few different tokens: many prompts begin alike.
+        prompt=st.lists(st.sampled_from([0, 0, 0, 1]), min_size=1, max_size=MAX_MODEL_LEN - 1),
         max_tokens=st.integers(1, MAX_MODEL_LEN),
         stop=st.sets(st.integers(0, VOCAB_SIZE - 1), max_size=2),
         n=st.integers(1, 3),
         num_generated=st.integers(0, 3),
+        priority=st.integers(-1, 1),
+        timeout_s=st.sampled_from([0.0, 0.0, 3.0]),
+        salt=st.sampled_from(["", "", "tenant"]),
     )
     def submit(
-        self, frontend: bytes, prompt: list[int], max_tokens: int, stop: set[int], n: int, num_generated: int
+        self,
+        frontend: bytes,
+        prompt: list[int],
+        max_tokens: int,
+        stop: set[int],
+        n: int,
+        num_generated: int,
+        priority: int,
+        timeout_s: float,
+        salt: str,
     ) -> None:
         max_tokens = min(max_tokens, MAX_MODEL_LEN - len(prompt))
         expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE)
@@ -64,18 +97,22 @@ class Life(RuleBasedStateMachine):
             max_tokens,
             column(sorted(stop)),
             n,
+            priority,
+            timeout_s,
+            salt,
         )
-        num_waiting = len(self.core.waiting)
-        rejected = self.core.submit(frontend, decode(encode(request)))  # type: ignore[arg-type]
+        num_waiting, num_tokens = len(self.core.waiting), self.core.waiting.num_tokens
+        rejected = self.core.submit(frontend, decode(encode(request)), self.now)  # type: ignore[arg-type]
         if rejected is not None:
             assert rejected.code == RejectCode.OVERLOADED
-            assert num_waiting + n > MAX_QUEUED
+            assert num_waiting + n > MAX_QUEUED or num_tokens + n * len(prompt) > MAX_QUEUED_TOKENS
             return
         for output in range(n):
             key = frontend, self.next_id, output
             self.expected[key] = expected
             self.got[key] = list(generated)
             self.max_tokens[key] = max_tokens
+            self.num_delivered[key] = 0
         self.next_id += 1
 
     @rule(data=st.data())
@@ -92,10 +129,21 @@ class Life(RuleBasedStateMachine):
         self.cancelled |= {k for k in self.expected.keys() - self.ended.keys() if k[0] == frontend}
 
     @rule()
+    def time_passes(self) -> None:
+        self.now += 1.0
+        for frontend, rejected in self.core.expire(self.now):
+            assert rejected.code == RejectCode.TIMEOUT
+            keys = {key for key in self.expected if key[:2] == (frontend, rejected.request_id)}
+            assert keys
+            assert not keys & (self.ended.keys() | self.cancelled)
+            assert all(self.num_delivered[key] == 0 for key in keys)
+            self.cancelled |= keys
+
+    @rule()
     def lose_worker(self) -> None:
         self.core.worker_lost()
         self.core.check()
-        assert self.core.plan(0.0) is None
+        assert self.core.plan(self.now) is None
         # A late answer of the dead worker comes after the new one is there.
         late = self.worker.step(self.plans[0]) if self.plans else None
         self.plans.clear()
@@ -106,13 +154,13 @@ class Life(RuleBasedStateMachine):
         self.worker = FakeWorker(self.ready)
         self.core.worker_ready(self.ready)
         if late is not None:
-            assert self.core.commit(late) == {}
+            assert self.core.commit(late, self.now) == {}
 
     @precondition(lambda self: len(self.plans) < self.depth)
     @rule()
     def plan(self) -> None:
         could_run = not self.plans and bool(self.core.waiting or self.core.running)
-        plan = self.core.plan(0.0)
+        plan = self.core.plan(self.now)
         assert plan is not None or not could_run, "no step, although work could run"
         if plan is not None:
             self.plans.append(decode(encode(plan)))  # type: ignore[arg-type]
@@ -120,13 +168,14 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.plans)
     @rule()
     def commit(self) -> None:
-        for frontend, tokens in self.core.commit(self.worker.step(self.plans.popleft())).items():
+        for frontend, tokens in self.core.commit(self.worker.step(self.plans.popleft()), self.now).items():
             reasons = {item.row: FinishReason(item.reason) for item in tokens.finished}
             for row, token in enumerate(tokens.tokens):
                 key = frontend, tokens.request_ids[row], tokens.outputs[row]
                 assert key not in self.ended
                 assert key not in self.cancelled
                 self.got[key].append(token)
+                self.num_delivered[key] += 1
                 assert self.got[key] == self.expected[key][: len(self.got[key])]
                 if row in reasons:
                     self.ended[key] = reasons[row]
@@ -142,7 +191,7 @@ class Life(RuleBasedStateMachine):
             return
         bound = 10 + sum(2 * MAX_MODEL_LEN for _ in self.expected) * 4
         while self.core.running or self.core.waiting or self.plans:
-            while len(self.plans) < self.depth and (plan := self.core.plan(0.0)) is not None:
+            while len(self.plans) < self.depth and (plan := self.core.plan(self.now)) is not None:
                 self.plans.append(plan)
                 self.core.check()
             assert self.plans
