@@ -47,12 +47,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             option, default = options()[key]
             ending = "" if default in (..., None) else f" (default {default})"
             metavar = _choices(fields.model_fields[name].annotation) or option.metavar
-            _add(group, option.flags, metavar, option.help + ending)
+            about = option.help + ending
+            if option.flags:
+                _add(group, option.flags, metavar, about)
             if option.flag_in_tokens:
                 _add(group, [option.flag_in_tokens], metavar, f"{option.help}, given in tokens")
             said = set(option.switches.values())
             for values in sorted(said, reverse=True):
-                _add_switch(group, _switches(key, values), f"same as {option.flags[0]} {values[0]}")
+                same = f"same as {option.flags[0]} {values[0]}" if option.flags else about
+                _add_switch(group, _switches(key, values), same if values[0] else f"not: {option.help}")
     for flag, known in FLAT.items():
         if known.pending:
             hide = argparse.SUPPRESS

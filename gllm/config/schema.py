@@ -159,11 +159,13 @@ class SchedulerConfig(Section):
         bool,
         Option(
             "keep the pages of ended requests and share them with prompts that begin alike",
+            (),
             switches={"--enable-prefix-caching": (True, False), "--disable-radix-cache": (False, True)},
         ),
     ] = True
     policy: Annotated[
         Literal["fcfs", "priority", "token_throttling"],
+        spelled({"chunked_prefill": "fcfs"}),
         Option(
             "who goes first, and how much of each kind of work a step takes",
             ("--scheduling-policy", "--schedule-policy", "--schedule-method"),

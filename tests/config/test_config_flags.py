@@ -61,6 +61,21 @@ SUPPORTED = [
     ("--chat-template t.jinja", "model.chat_template", "t.jinja"),
     ("--max-num-queued-reqs 5", "scheduler.max_num_queued_reqs", 5),
     ("--max-queued-requests 5", "scheduler.max_num_queued_reqs", 5),
+    ("--max-num-queued-tokens 10k", "scheduler.max_num_queued_tokens", 10_000),
+    ("--enable-prefix-caching", "scheduler.prefix_cache", True),
+    ("--no-enable-prefix-caching", "scheduler.prefix_cache", False),
+    ("--disable-radix-cache", "scheduler.prefix_cache", False),
+    ("--scheduling-policy priority", "scheduler.policy", "priority"),
+    ("--schedule-policy fcfs", "scheduler.policy", "fcfs"),
+    ("--schedule-method chunked_prefill", "scheduler.policy", "fcfs"),
+    ("--schedule-method token_throttling", "scheduler.policy", "token_throttling"),
+    ("--minp 16", "scheduler.throttling_min_tokens", 16),
+    ("--throttling-max-tokens 1k", "scheduler.throttling_max_tokens", 1000),
+    ("--iterp 4", "scheduler.throttling_iterations", 4),
+    ("--kvthresh 0.1", "scheduler.throttling_free_threshold", 0.1),
+    ("--record run.glr", "observability.record_file", "run.glr"),
+    ("--record-max-bytes 1MiB", "observability.record_max_bytes", 2**20),
+    ("--record-max-files 2", "observability.record_max_files", 2),
     ("--shutdown-timeout 0.5", "limits.shutdown_timeout_s", 0.5),
     ("--uvicorn-log-level WARNING", "frontend.log_level", "warning"),
     ("--log-level debug", "frontend.log_level", "debug"),
@@ -76,11 +91,6 @@ SUPPORTED = [
 # Flags of the conventions that ask for what the engine does anyway.
 FULFILLED = [
     "--kv-cache-dtype auto",
-    "--scheduling-policy fcfs",
-    "--schedule-policy fcfs",
-    "--schedule-method chunked_prefill",
-    "--no-enable-prefix-caching",
-    "--disable-radix-cache",
     "--enforce-eager",
     "--disable-cuda-graph",
     "--disable-log-requests",
@@ -90,11 +100,8 @@ FULFILLED = [
 ]
 
 REFUSED = [
-    "--enable-prefix-caching",
     "--no-enforce-eager",
     "--kv-cache-dtype fp8",
-    "--scheduling-policy priority",
-    "--schedule-method token_throttling",
     "--load-format dummy",
     "--device cuda",
     "--api-key secret",
@@ -251,7 +258,7 @@ def test_help_lists_every_supported_flag_with_its_default_and_no_pending_one() -
     for option, _ in options().values():
         assert all(flag in written for flag in (*option.flags, *option.switches))
     assert "(default 8192)" in written
-    assert "--enable-prefix-caching" not in written
+    assert "--api-key" not in written
 
 
 def test_the_package_imports_no_torch_and_nothing_else_of_ours() -> None:
