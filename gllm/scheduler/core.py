@@ -60,6 +60,7 @@ class Scheduler:
         self._deadlines = Deadlines()
         self._requests: dict[tuple[bytes, int], list[Sequence]] = {}
         self._num_arrivals = 0
+        self._num_turns = 0  # decode rows of all steps: who had one longest ago has the smallest
         self.worker_ready(worker)
 
     # ---- requests ------------------------------------------------------------------------------
@@ -273,9 +274,9 @@ class Scheduler:
         max_rows = min(max_rows, draft.budget)
         if max_rows < len(decodes):
             # Whoever had a row longest ago, so that all come round; then in order again.
-            decodes = sorted(decodes, key=lambda s: (s.num_pending_tokens, s.last_step))[:max_rows]
+            decodes = sorted(decodes, key=lambda s: (s.num_pending_tokens, s.last_turn))[:max_rows]
             decodes.sort(key=self.policy.order)
-        step, page_size, rows = self.num_steps, self.cache.page_size, draft.flight.rows
+        page_size, rows, turn = self.cache.page_size, draft.flight.rows, self._num_turns
         for sequence in decodes:
             if sequence.slot == NO_SLOT:
                 continue  # it has made room meanwhile
@@ -284,8 +285,9 @@ class Scheduler:
                 continue
             sequence.num_planned_tokens = num_planned + 1
             sequence.num_pending_tokens += 1
-            sequence.last_step = step
+            sequence.last_turn = turn = turn + 1
             rows.append(sequence)
+        self._num_turns = turn
         draft.flight.counts.extend([1] * len(rows))
         draft.flight.samples.extend([True] * len(rows))
         draft.budget -= len(rows)
@@ -364,7 +366,6 @@ class Scheduler:
         count = min(left, draft.budget, draft.prompt_budget)
         sequence.num_planned_tokens += count
         sequence.num_pending_tokens += count == left
-        sequence.last_step = self.num_steps
         self.cache.name_pages(sequence, sequence.num_planned_tokens)
         draft.flight.add(sequence, count, samples=count == left)
         draft.budget -= count
