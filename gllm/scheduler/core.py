@@ -60,7 +60,7 @@ class Scheduler:
         self._deadlines = Deadlines()
         self._requests: dict[tuple[bytes, int], list[Sequence]] = {}
         self._num_arrivals = 0
-        self._num_turns = 0  # decode rows of all steps: who had one longest ago has the smallest
+        self._num_turns = 0  # decode rows that were given in turn
         self.worker_ready(worker)
 
     # ---- requests ------------------------------------------------------------------------------
@@ -273,10 +273,8 @@ class Scheduler:
         """A row for every decode. Who finds no page takes those of the last in order, even its own."""
         max_rows = min(max_rows, draft.budget)
         if max_rows < len(decodes):
-            # Whoever had a row longest ago, so that all come round; then in order again.
-            decodes = sorted(decodes, key=lambda s: (s.num_pending_tokens, s.last_turn))[:max_rows]
-            decodes.sort(key=self.policy.order)
-        page_size, rows, turn = self.cache.page_size, draft.flight.rows, self._num_turns
+            decodes = self._take_turns(decodes, max_rows)
+        page_size, rows = self.cache.page_size, draft.flight.rows
         for sequence in decodes:
             if sequence.slot == NO_SLOT:
                 continue  # it has made room meanwhile
@@ -285,12 +283,18 @@ class Scheduler:
                 continue
             sequence.num_planned_tokens = num_planned + 1
             sequence.num_pending_tokens += 1
-            sequence.last_turn = turn = turn + 1
             rows.append(sequence)
-        self._num_turns = turn
         draft.flight.counts.extend([1] * len(rows))
         draft.flight.samples.extend([True] * len(rows))
         draft.budget -= len(rows)
+
+    def _take_turns(self, decodes: list[Sequence], max_rows: int) -> list[Sequence]:
+        """Those who have no row in flight and had one longest ago, so that all come round equally."""
+        chosen = sorted(decodes, key=lambda s: (s.num_pending_tokens, s.last_turn))[:max_rows]
+        for sequence in chosen:
+            self._num_turns += 1
+            sequence.last_turn = self._num_turns
+        return sorted(chosen, key=self.policy.order)
 
     def _add_page(self, sequence: Sequence, draft: Draft) -> bool:
         """One more page for a running sequence; False if it had to leave for want of one."""

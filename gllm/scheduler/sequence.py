@@ -37,7 +37,7 @@ class Sequence:
     slot: int = NO_SLOT
     pages: list[int] = field(default_factory=list)
     num_named_pages: int = 0  # leading pages that the prefix cache has seen
-    last_turn: int = 0  # when it last had a decode row, counted in rows
+    last_turn: int = 0  # when it last had a decode row, where these are given in turn
     num_preemptions: int = 0
     num_cached_tokens: int = 0  # found in the prefix cache when it first began
     began_at: float | None = None
