@@ -8,6 +8,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from gllm.protocol.codec import decode, encode
@@ -48,19 +49,34 @@ def microseconds(action: Callable[[], Any], repeats: int = 25, inner: int = 200)
     return statistics.median(times)
 
 
-def measure(batch: int) -> list[dict[str, Any]]:
-    """One row a message."""
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    batch: int
+    message: str
+    bytes: int
+    encode_us: float
+    decode_us: float
+
+
+def measure(batch: int) -> list[Row]:
+    """One row a message, and one for all of a decode step."""
     rows = []
     for name, message in messages(batch).items():
         data = encode(message)
         encode_us = microseconds(lambda message=message: encode(message))  # type: ignore[misc]
         decode_us = microseconds(lambda data=data: decode(data))  # type: ignore[misc]
-        row = {"batch": batch, "message": name, "bytes": len(data)}
-        rows.append(row | {"encode_us": round(encode_us, 2), "decode_us": round(decode_us, 2)})
-    step = [row for row in rows if row["message"] in STEP_MESSAGES]
-    total = {key: round(sum(float(row[key]) for row in step), 2) for key in ("encode_us", "decode_us")}
-    total["bytes"] = sum(int(row["bytes"]) for row in step)
-    return [*rows, {"batch": batch, "message": "all of a step", **total}]
+        rows.append(Row(batch, name, len(data), round(encode_us, 2), round(decode_us, 2)))
+    step = [row for row in rows if row.message in STEP_MESSAGES]
+    total = Row(
+        batch,
+        "all of a step",
+        sum(row.bytes for row in step),
+        round(sum(row.encode_us for row in step), 2),
+        round(sum(row.decode_us for row in step), 2),
+    )
+    return [*rows, total]
 
 
 def main() -> None:
@@ -74,11 +90,11 @@ def main() -> None:
     for batch in BATCHES:
         for row in measure(batch):
             if as_json:
-                print(json.dumps(row))
+                print(json.dumps(asdict(row)))
             else:
                 print(
-                    f"{row['batch']:>5}  {row['message']:<24} {row['bytes']:>7} "
-                    f"{row['encode_us']:>10.2f} {row['decode_us']:>10.2f}"
+                    f"{row.batch:>5}  {row.message:<24} {row.bytes:>7} "
+                    f"{row.encode_us:>10.2f} {row.decode_us:>10.2f}"
                 )
 
 

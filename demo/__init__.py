@@ -1,0 +1,1 @@
+"""The embedded demo model: its corpus, its training, its measurement and its checkpoint."""

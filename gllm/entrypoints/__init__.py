@@ -1,0 +1,1 @@
+"""Module paths of the first gLLM that still start what they started."""

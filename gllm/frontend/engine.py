@@ -1,0 +1,273 @@
+"""The frontend's end of the engine: token ids in, token ids out, over one socket to the scheduler.
+
+Knows nothing of text or HTTP, so that the server and the offline `LLM` share it. It keeps each open
+request's prompt and delivered tokens: a sequence is its tokens, and these are all a new scheduler
+would need.
+"""
+
+import asyncio
+import itertools
+import logging
+from array import array
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import zmq
+import zmq.asyncio
+
+from gllm.protocol.channel import AsyncChannel, PeerGone, hello
+from gllm.protocol.messages import (
+    Cancel,
+    FinishReason,
+    Message,
+    RejectCode,
+    Rejected,
+    Role,
+    Sampling,
+    SchedulerReady,
+    Stats,
+    StatsRequest,
+    Submit,
+    Tokens,
+)
+from gllm.protocol.wire import INT32_MAX, Column, ProtocolError, column
+
+log = logging.getLogger("gllm")
+
+
+class EngineLost(ConnectionError):
+    """The scheduler does not answer any more; what was open there is lost."""
+
+
+class Refused(Exception):
+    """The scheduler did not take this request."""
+
+    def __init__(self, code: RejectCode, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Tokens since the last chunk (several commits at once when the reader is slow)."""
+
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request that the scheduler works on. `tokens` grows as they arrive, the reader has taken
+    the first `num_taken` of them."""
+
+    prompt: "Column[int]"
+    tokens: "Column[int]" = field(default_factory=lambda: array("i"))
+    num_taken: int = 0
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    reader: "asyncio.Future[None] | None" = None
+
+    def wake(self) -> None:
+        reader = self.reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
+
+class EngineClient:
+    """One connection to a scheduler, for any number of requests at once; lives in one event loop."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._ids = itertools.count(1)
+        self._open: dict[int, _Open] = {}
+        self._limits: SchedulerReady | None = None
+        self._channel: AsyncChannel | None = None  # None: no scheduler has answered on it, or it is gone
+        self._why_lost = "the engine is not connected yet"
+        self._ready = asyncio.Event()
+        self._stats: asyncio.Future[Stats] | None = None
+        self._life: asyncio.Task[None] | None = None
+
+    async def start(self, timeout_s: float | None) -> SchedulerReady:
+        """Connect and wait for the scheduler; raises `EngineLost` if it does not answer in time."""
+        self._life = asyncio.create_task(self._live())
+        ready = asyncio.create_task(self._ready.wait())
+        await asyncio.wait((ready, self._life), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if self._limits is None:
+            ready.cancel()
+            if self._life.done():
+                raise EngineLost(self._why_lost)
+            raise EngineLost(f"the scheduler did not answer within {timeout_s} s")
+        return self._limits
+
+    @property
+    def limits(self) -> SchedulerReady:
+        """What the engine can hold; known once `start` returned."""
+        if self._limits is None:
+            raise EngineLost("the engine is not connected yet")
+        return self._limits
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return len(self._open)
+
+    async def generate(
+        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, stop_token_ids: Sequence[int]
+    ) -> AsyncGenerator[Chunk, None]:
+        """The tokens that follow `prompt`, as they come; the last chunk has a finish reason.
+
+        Closing the iterator before that cancels the request. Raises `Refused` where the scheduler
+        does not take it and `EngineLost` where the scheduler is gone.
+        """
+        request_id = self._next_id()
+        request = _Open(column(prompt))
+        submit = Submit(
+            request_id=request_id,
+            prompt=request.prompt,
+            generated=[],
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop_token_ids=column(stop_token_ids),
+            n=1,
+        )
+        self._open[request_id] = request
+        try:
+            await self._send(submit)
+            loop = asyncio.get_running_loop()
+            while True:
+                if request.num_taken == len(request.tokens) and request.finish_reason is None:
+                    if request.error is not None:
+                        raise request.error
+                    request.reader = loop.create_future()
+                    await request.reader
+                    continue
+                chunk = Chunk(request.tokens[request.num_taken :].tolist(), request.finish_reason)
+                request.num_taken += len(chunk.token_ids)
+                yield chunk
+                # The chunk's own reason: meanwhile more tokens may have come, and the end with them.
+                if chunk.finish_reason is not None:
+                    return
+        finally:
+            del self._open[request_id]
+            if request.finish_reason is None and request.error is None:
+                with suppress(EngineLost):
+                    await self._send(Cancel(column((request_id,))))
+
+    async def stats(self) -> Stats:
+        """The scheduler's state now; waits for as long as the scheduler takes."""
+        stats = self._stats
+        if stats is None:
+            await self._send(StatsRequest())
+            stats = self._stats = asyncio.get_running_loop().create_future()
+        # Shielded: a caller that gives up must not take the answer away from the others.
+        return await asyncio.shield(stats)
+
+    async def close(self) -> None:
+        """End the connection; open requests raise `EngineLost`."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+            self._life = None
+
+    def _next_id(self) -> int:
+        while (request_id := next(self._ids) & INT32_MAX) in self._open:
+            pass
+        return request_id
+
+    async def _send(self, message: Message) -> None:
+        if self._channel is None:
+            raise EngineLost(self._why_lost)
+        try:
+            await self._channel.send(message)
+        except PeerGone:
+            raise EngineLost("the scheduler takes no more messages") from None
+
+    async def _live(self) -> None:
+        """Connect, greet, receive until the scheduler goes; then the same with the next one."""
+        context = zmq.asyncio.Context()
+        try:
+            while True:
+                # A fresh socket each time: what the former one still held was for the former scheduler.
+                channel = AsyncChannel(context, self._address)
+                try:
+                    await self._serve(channel)
+                finally:
+                    channel.close()
+                self._lose("the scheduler is gone")
+        except Exception:
+            log.exception("the connection to the scheduler failed")
+            self._lose("the connection to the scheduler failed")
+        except asyncio.CancelledError:
+            self._lose("the engine is closed")
+        finally:
+            context.destroy(linger=0)
+
+    async def _serve(self, channel: AsyncChannel) -> None:
+        """One scheduler's time: returns when it is gone, or speaks nonsense."""
+        monitor = channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        gone = asyncio.ensure_future(monitor.poll())
+        receiving = asyncio.create_task(self._receive(channel))
+        try:
+            await channel.send(hello(Role.FRONTEND))
+            await asyncio.wait((gone, receiving), return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                receiving.result()
+        except ProtocolError as error:
+            log.error("the scheduler sent what is no message: %s", error)
+        finally:
+            gone.cancel()
+            receiving.cancel()
+            await asyncio.gather(gone, receiving, return_exceptions=True)
+            channel.socket.disable_monitor()
+            monitor.close()
+
+    async def _receive(self, channel: AsyncChannel) -> None:
+        while True:
+            message = await channel.receive()
+            if isinstance(message, Tokens):
+                self._deliver(message)
+            elif isinstance(message, SchedulerReady):
+                self._limits = message
+                self._channel = channel
+                self._ready.set()
+            else:
+                self._take(message)
+
+    def _deliver(self, message: Tokens) -> None:
+        """The hot path: one commit, up to some hundred rows. Readers run only after it."""
+        find = self._open.get
+        for request_id, token in zip(message.request_ids, message.tokens, strict=True):
+            request = find(request_id)
+            if request is not None:  # else: cancelled, and the scheduler did not know yet
+                request.tokens.append(token)
+                request.wake()
+        for item in message.finished:
+            request = find(message.request_ids[item.row])
+            if request is not None:
+                request.finish_reason = FinishReason(item.reason)
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Rejected() if (request := self._open.get(message.request_id)) is not None:
+                request.error = Refused(RejectCode(message.code), message.sentence)
+                request.wake()
+            case Stats() if self._stats is not None:
+                if not self._stats.done():
+                    self._stats.set_result(message)
+                self._stats = None
+            case _:
+                log.debug("nothing waits for %s", type(message).__name__)
+
+    def _lose(self, sentence: str) -> None:
+        """Everything that was open at this scheduler fails."""
+        self._channel = None
+        self._why_lost = sentence
+        for request in self._open.values():
+            request.error = request.error or EngineLost(sentence)
+            request.wake()
+        if self._stats is not None and not self._stats.done():
+            self._stats.set_exception(EngineLost(sentence))
+            self._stats.exception()  # seen: perhaps nobody waits any more
+        self._stats = None

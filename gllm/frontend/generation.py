@@ -1,0 +1,213 @@
+"""Text out of the engine: detokenizing, stop strings, finish reasons and truthful counts.
+
+Knows one prompt at a time, as token ids; nothing of HTTP or chats.
+"""
+
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from gllm.frontend.detokenizer import Detokenizer
+from gllm.frontend.engine import Chunk, EngineClient, Refused
+from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.frontend.stops import StopMatcher
+from gllm.frontend.tokenizer import Tokenizer
+from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampling
+from gllm.protocol.wire import INT64_MAX
+
+REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.ABORT: "abort"}
+
+
+class ContextLengthError(ParameterError):
+    """The prompt, or the prompt with what was asked for, is longer than the model's context."""
+
+    def __init__(self, sentence: str, param: str = "prompt") -> None:
+        super().__init__(param, sentence, "context_length_exceeded")
+
+
+class GenerationFailed(Exception):
+    """The engine gave this request up."""
+
+
+@dataclass(slots=True)
+class TextDelta:
+    """What came since the last delta; `text` may be empty while a character or a stop string is unfinished.
+
+    stop_reason: the stop string or stop token id that ended it, None for the model's own end of text.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+
+@dataclass(slots=True)
+class TextResult:
+    """A whole output. `token_ids` counts every generated token, a stop token included."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    @classmethod
+    def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
+        """The output that these deltas make up."""
+        result = cls("".join([delta.text for delta in deltas]))
+        for delta in deltas:
+            result.token_ids += delta.token_ids
+            result.finish_reason, result.stop_reason = delta.finish_reason, delta.stop_reason
+        return result
+
+
+class TextEngine:
+    """Prompts in, text out. Many requests at once, each by its own call."""
+
+    def __init__(
+        self, engine: EngineClient, tokenizer: Tokenizer, eos_token_ids: Sequence[int], default_seed: int
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        # A chat model's tokenizer may name its end of turn where the checkpoint's files do not.
+        named = tokenizer.eos_token_id
+        self.eos_token_ids = tuple(dict.fromkeys((*eos_token_ids, *(() if named is None else (named,)))))
+        self._default_seed = default_seed
+        self._num_drawn = itertools.count()
+
+    def room(self, num_prompt_tokens: int) -> int:
+        """Tokens that fit behind such a prompt; raises `ContextLengthError` where there is none."""
+        length = self.engine.limits.max_model_len
+        if num_prompt_tokens >= length:
+            raise ContextLengthError(
+                f"This model's maximum context length is {length} tokens. However, your prompt has "
+                f"{num_prompt_tokens} tokens and at least one must be left for the answer. Please shorten it."
+            )
+        return length - num_prompt_tokens
+
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> int:
+        """The number of tokens to generate at most; raises `ParameterError` for what the engine cannot do."""
+        if not prompt_ids:
+            raise ParameterError("prompt", "the prompt has no tokens: give at least one")
+        vocab_size = self.engine.limits.vocab_size
+        if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
+            raise ParameterError("prompt", f"a token id of the prompt is not one of [0, {vocab_size - 1}]")
+        room = self.room(len(prompt_ids))
+        if params.max_tokens is None:
+            return room
+        if params.max_tokens > room:
+            length = self.engine.limits.max_model_len
+            raise ContextLengthError(
+                f"This model's maximum context length is {length} tokens. However, you requested "
+                f"{len(prompt_ids) + params.max_tokens} tokens ({len(prompt_ids)} in the prompt; "
+                f"{params.max_tokens} for the completion). Please reduce your prompt or max_tokens."
+            )
+        return params.max_tokens
+
+    async def stream(
+        self, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> AsyncGenerator[TextDelta, None]:
+        """The output as it comes; the last delta has a finish reason. Closing it cancels the request.
+
+        Raises `ParameterError` for what cannot be done, `Refused` where the engine does not take it now,
+        and `EngineLost` or `GenerationFailed` when the engine fails.
+        """
+        max_tokens = self.check(prompt_ids, params)
+        reader = _Reader(
+            self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
+            StopMatcher(params.stop_strings) if params.stop_strings else None,
+        )
+        chunks = self.engine.generate(
+            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params)
+        )
+        try:
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    delta = self._delta(reader, chunk, params)
+                    yield delta
+                    if delta.finish_reason is not None:
+                        return
+        except Refused as refusal:
+            if refusal.code is RejectCode.TOO_LONG:
+                raise ContextLengthError(refusal.sentence) from None
+            raise
+
+    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> TextResult:
+        """The whole output; raises what `stream` raises."""
+        async with aclosing(self.stream(prompt_ids, params)) as stream:
+            return TextResult.of([delta async for delta in stream])
+
+    def _delta(self, reader: "_Reader", chunk: Chunk, params: SamplingParams) -> TextDelta:
+        match chunk.finish_reason:
+            case None:
+                return reader.read(chunk.token_ids)
+            case FinishReason.STOP:
+                return self._stopped(reader, chunk.token_ids, params)
+            case FinishReason.ERROR:
+                raise GenerationFailed("the engine failed while it worked on this request")
+            case reason:
+                delta = reader.read(chunk.token_ids, last=True)
+                delta.finish_reason = delta.finish_reason or REASONS[reason]
+                return delta
+
+    def _stopped(self, reader: "_Reader", token_ids: list[int], params: SamplingParams) -> TextDelta:
+        """The last delta of an output that ended with a stop token, whose text is not shown."""
+        *tokens, stop_token = token_ids
+        delta = reader.read(tokens, last=True)
+        if delta.finish_reason is None:
+            delta.token_ids.append(stop_token)
+            delta.finish_reason = "stop"
+            ends_text = stop_token in self.eos_token_ids and not params.ignore_eos
+            delta.stop_reason = None if ends_text else stop_token
+        return delta
+
+    def _stop_token_ids(self, params: SamplingParams) -> list[int]:
+        own = () if params.ignore_eos else self.eos_token_ids
+        stops = list(dict.fromkeys((*own, *(params.stop_token_ids or ()))))
+        if len(stops) > MAX_STOP_IDS:
+            most = MAX_STOP_IDS - len(own)
+            raise ParameterError("stop_token_ids", f"stop_token_ids may hold at most {most} ids")
+        return stops
+
+    def _sampling(self, params: SamplingParams) -> Sampling:
+        return Sampling(
+            temperature=0.0 if params.is_greedy else params.temperature,
+            top_k=max(params.top_k, 0),
+            top_p=params.top_p,
+            seed=self._draw() if params.seed is None else params.seed & INT64_MAX,
+        )
+
+    def _draw(self) -> int:
+        """A seed that depends on the deployment's seed and the number of draws before."""
+        drawn = blake2b(f"{self._default_seed}:{next(self._num_drawn)}".encode(), digest_size=8).digest()
+        return int.from_bytes(drawn) & INT64_MAX
+
+
+class _Reader:
+    """One output's way from tokens to text that may be shown."""
+
+    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher | None) -> None:
+        self._detokenizer = detokenizer
+        self._stops = stops
+
+    def read(self, token_ids: list[int], last: bool = False) -> TextDelta:
+        """The delta of `token_ids`; it has a finish reason where a stop string was met in it."""
+        if self._stops is None:
+            text = self._detokenizer.feed(token_ids)
+            return TextDelta(text + self._detokenizer.finish() if last else text, token_ids)
+        shown = ""
+        # Token by token, so that the count does not depend on how many came at once.
+        for position, token in enumerate(token_ids, 1):
+            text, stop = self._stops.feed(self._detokenizer.feed((token,)))
+            shown += text
+            if stop is not None:
+                return TextDelta(shown, token_ids[:position], "stop", stop)
+        if last:
+            text, stop = self._stops.feed(self._detokenizer.finish())
+            shown += text
+            if stop is not None:
+                return TextDelta(shown, token_ids, "stop", stop)
+            shown += self._stops.finish()
+        return TextDelta(shown, token_ids)

@@ -1,0 +1,124 @@
+"""What a generating request becomes: prompts in token ids, then one answer, whole or as events.
+
+Knows request bodies and the text engine; nothing of HTTP.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from gllm.config.schema import LimitsConfig
+from gllm.frontend.chat import ChatTemplate, checked_messages
+from gllm.frontend.generation import TextDelta, TextEngine, TextResult
+from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
+from gllm.frontend.streaming import merged
+from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionBody
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Job:
+    """A request, encoded. params: those of each prompt."""
+
+    prompts: Sequence[Sequence[int]]
+    params: Sequence[SamplingParams]
+    answer: Answer
+
+    def usage(self) -> Usage:
+        return Usage(sum(len(prompt) for prompt in self.prompts))
+
+
+class Jobs:
+    """Makes jobs of bodies and answers of jobs.
+
+    chat_template: None answers chats with an error. num_threads: tokenizing runs in so many, since
+    a long text must not stop the streams of others.
+    """
+
+    def __init__(
+        self,
+        text: TextEngine,
+        *,
+        model: str,
+        chat_template: ChatTemplate | None,
+        limits: LimitsConfig,
+        num_threads: int,
+    ) -> None:
+        self._text = text
+        self._model = model
+        self._template = chat_template
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(num_threads, "gllm-tokenizer")
+
+    async def completion(self, body: CompletionBody) -> Job:
+        """The job of a completion; raises `ParameterError`."""
+        prompts = body.prompts(self._limits)
+        params = body.params(self._limits)
+        encode = self._text.tokenizer.encode
+        encoded = await self._in_thread(
+            lambda: [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        )
+        # All are checked before the first is generated.
+        each = [self._completion_params(prompt, params) for prompt in encoded]
+        return Job(encoded, each, CompletionAnswer(self._model, body.wants_usage))
+
+    async def chat(self, body: ChatBody) -> Job:
+        """The job of a chat; raises `ParameterError`."""
+        template = self._template
+        if template is None:
+            raise ParameterError(
+                "messages",
+                "this model has no chat template: use /v1/completions, or start the server with "
+                "--chat-template FILE",
+            )
+        messages = checked_messages(body.messages)
+        params = body.params(self._limits)
+        prompt = await self._in_thread(lambda: template.encode(messages))
+        return Job([prompt], [params], ChatAnswer(self._model, body.wants_usage))
+
+    async def whole(self, job: Job) -> bytes:
+        """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
+        outputs: list[list[TextDelta]] = [[] for _ in job.prompts]
+        async with aclosing(merged(self._streams(job))) as deltas:
+            async for index, delta in deltas:
+                outputs[index].append(delta)
+        results = [TextResult.of(output) for output in outputs]
+        usage = job.usage()
+        usage.completion_tokens = sum(len(result.token_ids) for result in results)
+        return job.answer.whole(results, usage)
+
+    async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events."""
+        usage, answer = job.usage(), job.answer
+        opening = answer.opening(len(job.prompts))
+        async with aclosing(merged(self._streams(job))) as deltas:
+            async for index, delta in deltas:
+                usage.completion_tokens += len(delta.token_ids)
+                yield opening + answer.event(index, delta)
+                opening = b""
+        yield answer.closing(usage)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _completion_params(self, prompt: Sequence[int], params: SamplingParams) -> SamplingParams:
+        """`params` with what max_tokens means for this prompt if the request did not say."""
+        if params.max_tokens is None and prompt:
+            room = self._text.room(len(prompt))
+            params = replace(params, max_tokens=min(DEFAULT_COMPLETION_TOKENS, room))
+        self._text.check(prompt, params)
+        return params
+
+    def _streams(self, job: Job) -> list[AsyncGenerator[TextDelta, None]]:
+        return [
+            self._text.stream(prompt, params) for prompt, params in zip(job.prompts, job.params, strict=True)
+        ]
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

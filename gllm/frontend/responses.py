@@ -1,0 +1,133 @@
+"""The JSON of answers, whole and as server-sent events.
+
+Knows OpenAI's shapes; nothing of where text comes from. An event is put together from parts that
+are encoded once a stream: this is the hot path, one event a commit and request.
+"""
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+from uuid import uuid4
+
+from gllm.frontend.errors import ApiError
+from gllm.frontend.generation import TextDelta, TextResult
+
+VERSION = version("gllm")
+FINGERPRINT = f"gllm-{VERSION}"
+DONE = b"data: [DONE]\n\n"
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_text = json.encoder.encode_basestring_ascii  # JSON of a string, by one C call
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one request: its prompts, and all that was generated, shown or not."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+    def as_json(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+class Answer(ABC):
+    """The form of one request's answer.
+
+    with_usage: the stream ends with a chunk of counts (and all others carry a null in its place).
+    """
+
+    PREFIX: str
+    OBJECT: str
+    CHUNK: str
+
+    def __init__(self, model: str, with_usage: bool = False) -> None:
+        self._head = {
+            "id": f"{self.PREFIX}-{uuid4().hex}",
+            "object": self.OBJECT,
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": FINGERPRINT,
+        }
+        self._with_usage = with_usage
+        # Everything of an event before its choice's index, and behind its finish reason.
+        self._before = f'data: {_to_json(self._head | {"object": self.CHUNK})[:-1]},"choices":[{{"index":'
+        self._after = '}],"usage":null}\n\n' if with_usage else "}]}\n\n"
+
+    @abstractmethod
+    def choice(self, index: int, result: TextResult) -> dict[str, Any]:
+        """One choice of a whole answer."""
+
+    @abstractmethod
+    def content(self, text: str) -> str:
+        """The JSON members of a choice that hold a piece of text."""
+
+    def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
+        """The answer of a request that is not streamed."""
+        choices = [
+            self.choice(index, result)
+            | {"logprobs": None, "finish_reason": result.finish_reason, "stop_reason": result.stop_reason}
+            for index, result in enumerate(results)
+        ]
+        return _to_json(self._head | {"choices": choices, "usage": usage.as_json()}).encode()
+
+    def opening(self, num_choices: int) -> bytes:
+        """The events before any text."""
+        del num_choices
+        return b""
+
+    def event(self, index: int, delta: TextDelta) -> bytes:
+        """The event of one delta; nothing where it has nothing to show."""
+        if delta.finish_reason is not None:
+            end = f'"{delta.finish_reason}","stop_reason":{_to_json(delta.stop_reason)}'
+        elif delta.text:
+            end = "null"
+        else:
+            return b""
+        return (
+            f'{self._before}{index},{self.content(delta.text)},"logprobs":null,"finish_reason":{end}{self._after}'
+        ).encode()
+
+    def closing(self, usage: Usage) -> bytes:
+        """The events after all text."""
+        if not self._with_usage:
+            return DONE
+        chunk = self._head | {"object": self.CHUNK, "choices": [], "usage": usage.as_json()}
+        return f"data: {_to_json(chunk)}\n\n".encode() + DONE
+
+
+class CompletionAnswer(Answer):
+    PREFIX, OBJECT, CHUNK = "cmpl", "text_completion", "text_completion"
+
+    def choice(self, index: int, result: TextResult) -> dict[str, Any]:
+        return {"index": index, "text": result.text}
+
+    def content(self, text: str) -> str:
+        return f'"text":{_text(text)}'
+
+
+class ChatAnswer(Answer):
+    PREFIX, OBJECT, CHUNK = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def choice(self, index: int, result: TextResult) -> dict[str, Any]:
+        return {"index": index, "message": {"role": "assistant", "content": result.text, "refusal": None}}
+
+    def content(self, text: str) -> str:
+        return f'"delta":{{"content":{_text(text)}}}' if text else '"delta":{}'
+
+    def opening(self, num_choices: int) -> bytes:
+        role = '"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
+        return b"".join(f"{self._before}{index},{role}{self._after}".encode() for index in range(num_choices))
+
+
+def error_event(error: ApiError) -> bytes:
+    """The end of a stream that began well."""
+    return b"data: " + error.body() + b"\n\n" + DONE

@@ -1,0 +1,164 @@
+"""The bodies of requests: the fields that are honoured, with their types.
+
+Ranges of sampling belong to `SamplingParams`; what else a body may hold to `fields`.
+"""
+
+import reprlib
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gllm.config.schema import LimitsConfig
+from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
+from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.protocol.wire import INT32_MAX
+
+DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+
+NumTokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
+# Fields whose shapes are unions are checked by hand: pydantic's errors for unions help nobody.
+Unchecked = Any
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # padding against listeners, which a client cannot miss
+    continuous_usage_stats: bool | None = None
+
+
+class GenerationBody(BaseModel):
+    """What both generating routes take. A null is the same as leaving the field out."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    model: str
+    max_tokens: NumTokens | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: Unchecked = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Self:
+        """The request in a JSON object; raises `ParameterError`."""
+        try:
+            request = cls.model_validate(honoured(body, cls.model_fields.keys(), cls.NEUTRAL))
+        except ValidationError as error:
+            raise _parameter_error(error) from None
+        options = request.stream_options
+        if options is not None and not request.stream:
+            raise ParameterError("stream_options", "stream_options needs stream: true")
+        if options is not None and options.continuous_usage_stats:
+            name = "stream_options.continuous_usage_stats"
+            raise ParameterError(name, f"{name} is not supported yet: leave it out", "unsupported_parameter")
+        return request
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk of counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def num_tokens_asked(self) -> int | None:
+        """How many tokens the request allows; None where it does not say."""
+        return self.max_tokens
+
+    def params(self, limits: LimitsConfig) -> SamplingParams:
+        """How to generate; raises `ParameterError`."""
+        given = {
+            name: value
+            for name in (
+                "temperature",
+                "top_p",
+                "top_k",
+                "seed",
+                "stop_token_ids",
+                "ignore_eos",
+                "skip_special_tokens",
+            )
+            if (value := getattr(self, name)) is not None
+        }
+        stop = _stops(self.stop, limits)
+        return SamplingParams(max_tokens=self.num_tokens_asked(), stop=stop, **given)
+
+
+class CompletionBody(GenerationBody):
+    """POST /v1/completions"""
+
+    NEUTRAL = NEUTRAL_IN_COMPLETIONS
+
+    prompt: Unchecked
+
+    def prompts(self, limits: LimitsConfig) -> list[str | list[int]]:
+        """One or more prompts, each as text or token ids; raises `ParameterError`."""
+        given = self.prompt
+        if isinstance(given, str):
+            return [given]
+        if isinstance(given, list) and given:
+            if _is_ids(given):
+                return [given]
+            if len(given) > limits.max_prompts:
+                raise ParameterError(
+                    "prompt",
+                    f"{len(given)} prompts, at most {limits.max_prompts} are possible: send several requests",
+                )
+            if all(isinstance(item, str) for item in given) or all(_is_ids(item) for item in given):
+                return given
+        raise ParameterError(
+            "prompt", "prompt must be a string, a list of token ids, or a list of either; none of them empty"
+        )
+
+
+class ChatBody(GenerationBody):
+    """POST /v1/chat/completions"""
+
+    NEUTRAL = NEUTRAL_IN_CHAT
+
+    messages: Unchecked
+    max_completion_tokens: NumTokens | None = None
+
+    def num_tokens_asked(self) -> int | None:
+        newer, older = self.max_completion_tokens, self.max_tokens
+        if newer is not None and older is not None and newer != older:
+            raise ParameterError(
+                "max_tokens", "max_tokens and max_completion_tokens mean the same: give only one of them"
+            )
+        return older if newer is None else newer
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def _stops(stop: Any, limits: LimitsConfig) -> list[str] | None:
+    stops = [stop] if isinstance(stop, str) else stop
+    if stops is None:
+        return None
+    if not isinstance(stops, list) or any(not isinstance(text, str) or not text for text in stops):
+        raise ParameterError("stop", "stop must be a string or a list of strings, none of them empty")
+    if len(stops) > limits.max_stop_strings:
+        raise ParameterError("stop", f"at most {limits.max_stop_strings} stop strings are possible")
+    if any(len(text) > limits.max_stop_len for text in stops):
+        raise ParameterError("stop", f"a stop string may have at most {limits.max_stop_len} characters")
+    return stops
+
+
+def _parameter_error(error: ValidationError) -> ParameterError:
+    """The first thing that is wrong, with the path of its field."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:]
+    if first["type"] == "missing":
+        return ParameterError(path, f"the field {path} is missing: give it")
+    if first["type"] == "extra_forbidden":
+        return ParameterError(path, f"there is no field {path:.80}: leave it out", "unknown_parameter")
+    wanted = first["msg"].removeprefix("Input ")
+    return ParameterError(path, f"{path} {wanted}, got {reprlib.repr(first['input']):.100}")

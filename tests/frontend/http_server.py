@@ -1,0 +1,87 @@
+"""The real HTTP server in a thread of its own, and a client's view of it."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+import httpx
+import uvloop
+from fake_scheduler import FakeScheduler
+
+from gllm.config.schema import LimitsConfig
+from gllm.frontend.app import Gateway
+from gllm.frontend.chat import ChatTemplate
+from gllm.frontend.engine import EngineClient
+from gllm.frontend.generation import TextEngine
+from gllm.frontend.main import HttpServer, listen, url_of
+from gllm.frontend.tokenizer import Tokenizer
+
+
+class Deployment:
+    """The HTTP server in a thread of its own, with the scheduler behind it."""
+
+    def __init__(
+        self, scheduler: FakeScheduler, address: str, tokenizer: Tokenizer, limits: LimitsConfig
+    ) -> None:
+        self.scheduler = scheduler
+        self.tokenizer = tokenizer
+        self.listener = listen("127.0.0.1", 0)
+        self.url = url_of(self.listener)
+        self._address = address
+        self._limits = limits
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._live()), daemon=True)
+        self._thread.start()
+        assert self._started.wait(20)
+        self.http = httpx.Client(base_url=self.url, timeout=20)
+
+    async def _live(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.engine = EngineClient(self._address)
+        await self.engine.start(10)
+        text = TextEngine(self.engine, self.tokenizer, [], 0)
+        template = ChatTemplate.find(self.tokenizer)
+        self.gateway = Gateway(text, model="tiny", chat_template=template, limits=self._limits)
+        self.http_server = HttpServer(self.gateway, self._started.set)
+        serving = asyncio.create_task(self.http_server.serve(sockets=[self.listener]))
+        await serving
+        self.gateway.close()
+        await self.engine.close()
+
+    def answers(self, text: str, stop: str | None = "<|im_end|>") -> None:
+        """Have the scheduler generate `text`, then the token `stop`."""
+        ids = self.tokenizer.encode(text)
+        ends = [] if stop is None else [self.tokenizer.special_id(stop)]
+        self.scheduler.script = lambda _submit: ids + ends
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.http.post(path, json={"model": "tiny", **body})
+
+    def complete(self, **body: Any) -> httpx.Response:
+        return self.post("/v1/completions", **{"prompt": "hello", **body})
+
+    def chat(self, **body: Any) -> httpx.Response:
+        return self.post(
+            "/v1/chat/completions", **{"messages": [{"role": "user", "content": "hello"}], **body}
+        )
+
+    def events(self, path: str, **body: Any) -> list[Any]:
+        """The JSON of each server-sent event, which must end with [DONE]."""
+        with self.http.stream("POST", path, json={"model": "tiny", "stream": True, **body}) as response:
+            response.read()
+            assert response.status_code == 200, response.text
+            assert response.headers["content-type"].startswith("text/event-stream")
+            blocks = response.text.split("\n\n")
+        assert blocks[-2:] == ["data: [DONE]", ""]
+        return [json.loads(block.removeprefix("data: ")) for block in blocks[:-2]]
+
+    def call(self, coroutine: Any) -> Any:
+        """Run `coroutine` in the server's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    def close(self) -> None:
+        self.http.close()
+        self.http_server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
