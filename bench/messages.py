@@ -32,8 +32,8 @@ def messages(batch: int) -> dict[str, Message]:
         "StepPlan": StepPlan(1, 10**6, rows, column(), pages, pages, [], column()),
         "StepPlan, one admitted": StepPlan(1, 10**6, rows, rows, pages, pages, [admit], column([3])),
         "StepResult": StepResult(1, 10**6, tokens, 2**60, 2**60, 10**4),
-        "Tokens": Tokens(rows, column(), tokens, []),
-        "Submit, 1024 tokens": Submit(7, prompt, [], sampling, 256, column([2]), 1),
+        "Tokens": Tokens(rows, column(), tokens, [], []),
+        "Submit, 1024 tokens": Submit(7, prompt, [], sampling, 256, column([2]), 1, 0, 0.0, ""),
         "Cancel": Cancel(column([7])),
     }
 

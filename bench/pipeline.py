@@ -57,7 +57,7 @@ def _feed(address: str, batch: int, num_steps: int) -> None:
         for request_id in range(batch):
             sampling = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
             prompt = column(range(1, 9))
-            scheduler.send(Submit(request_id, prompt, [], sampling, num_steps, column(), n=1))
+            scheduler.send(Submit(request_id, prompt, [], sampling, num_steps, column(), 1, 0, 0.0, ""))
         ended = 0
         while ended < batch:
             message = scheduler.receive(10)

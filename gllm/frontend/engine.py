@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import zmq
 import zmq.asyncio
 
+from gllm.frontend.params import QueueParams
 from gllm.protocol.channel import AsyncChannel, PeerGone, hello
 from gllm.protocol.messages import (
     Cancel,
@@ -34,6 +35,8 @@ from gllm.protocol.messages import (
 from gllm.protocol.wire import INT32_MAX, Column, ProtocolError, column
 
 log = logging.getLogger("gllm")
+
+QUEUE_AS_IT_COMES = QueueParams()
 
 
 class EngineLost(ConnectionError):
@@ -55,6 +58,7 @@ class Chunk:
 
     token_ids: list[int]
     finish_reason: FinishReason | None
+    num_cached_tokens: int  # of the prompt, found in the prefix cache
 
 
 @dataclass(slots=True)
@@ -65,6 +69,7 @@ class _Open:
     prompt: "Column[int]"
     tokens: "Column[int]" = field(default_factory=lambda: array("i"))
     num_taken: int = 0
+    num_cached_tokens: int = 0
     finish_reason: FinishReason | None = None
     error: Exception | None = None
     reader: "asyncio.Future[None] | None" = None
@@ -114,7 +119,12 @@ class EngineClient:
         return len(self._open)
 
     async def generate(
-        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int, stop_token_ids: Sequence[int]
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int,
+        stop_token_ids: Sequence[int],
+        queue: QueueParams = QUEUE_AS_IT_COMES,
     ) -> AsyncGenerator[Chunk, None]:
         """The tokens that follow `prompt`, as they come; the last chunk has a finish reason.
 
@@ -131,6 +141,9 @@ class EngineClient:
             max_tokens=max_tokens,
             stop_token_ids=column(stop_token_ids),
             n=1,
+            priority=queue.priority,
+            timeout_s=queue.timeout_s or 0.0,
+            cache_salt=queue.cache_salt,
         )
         self._open[request_id] = request
         try:
@@ -143,7 +156,8 @@ class EngineClient:
                     request.reader = loop.create_future()
                     await request.reader
                     continue
-                chunk = Chunk(request.tokens[request.num_taken :].tolist(), request.finish_reason)
+                tokens = request.tokens[request.num_taken :].tolist()
+                chunk = Chunk(tokens, request.finish_reason, request.num_cached_tokens)
                 request.num_taken += len(chunk.token_ids)
                 yield chunk
                 # The chunk's own reason: meanwhile more tokens may have come, and the end with them.
@@ -243,6 +257,10 @@ class EngineClient:
             if request is not None:  # else: cancelled, and the scheduler did not know yet
                 request.tokens.append(token)
                 request.wake()
+        for mark in message.cached:
+            request = find(message.request_ids[mark.row])
+            if request is not None:
+                request.num_cached_tokens = mark.num_tokens
         for item in message.finished:
             request = find(message.request_ids[item.row])
             if request is not None:

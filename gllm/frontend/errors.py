@@ -72,6 +72,8 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error), param=error.param, code=error.code)
         case Refused(code=RejectCode.OVERLOADED):
             return ApiError(503, error.sentence, kind=SERVER, code="overloaded", headers=RETRY)
+        case Refused(code=RejectCode.TIMEOUT):
+            return ApiError(504, error.sentence, kind=SERVER, code="timeout")
         case Refused():
             return ApiError(400, error.sentence)
         case EngineLost():

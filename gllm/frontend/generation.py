@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from gllm.frontend.detokenizer import Detokenizer
-from gllm.frontend.engine import Chunk, EngineClient, Refused
-from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
+from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampling
@@ -36,12 +36,14 @@ class TextDelta:
     """What came since the last delta; `text` may be empty while a character or a stop string is unfinished.
 
     stop_reason: the stop string or stop token id that ended it, None for the model's own end of text.
+    num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of an output.
     """
 
     text: str
     token_ids: list[int]
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    num_cached_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -52,6 +54,7 @@ class TextResult:
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    num_cached_tokens: int = 0
 
     @classmethod
     def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
@@ -60,6 +63,7 @@ class TextResult:
         for delta in deltas:
             result.token_ids += delta.token_ids
             result.finish_reason, result.stop_reason = delta.finish_reason, delta.stop_reason
+            result.num_cached_tokens = delta.num_cached_tokens
         return result
 
 
@@ -107,7 +111,7 @@ class TextEngine:
         return params.max_tokens
 
     async def stream(
-        self, prompt_ids: Sequence[int], params: SamplingParams
+        self, prompt_ids: Sequence[int], params: SamplingParams, queue: QueueParams = QUEUE_AS_IT_COMES
     ) -> AsyncGenerator[TextDelta, None]:
         """The output as it comes; the last delta has a finish reason. Closing it cancels the request.
 
@@ -120,12 +124,13 @@ class TextEngine:
             StopMatcher(params.stop_strings) if params.stop_strings else None,
         )
         chunks = self.engine.generate(
-            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params)
+            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue
         )
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     delta = self._delta(reader, chunk, params)
+                    delta.num_cached_tokens = chunk.num_cached_tokens
                     yield delta
                     if delta.finish_reason is not None:
                         return

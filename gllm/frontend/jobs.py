@@ -13,7 +13,7 @@ from typing import TypeVar
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.chat import ChatTemplate, checked_messages
 from gllm.frontend.generation import TextDelta, TextEngine, TextResult
-from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
 from gllm.frontend.streaming import merged
 from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionBody
@@ -27,6 +27,7 @@ class Job:
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
+    queue: QueueParams
     answer: Answer
 
     def usage(self) -> Usage:
@@ -65,7 +66,7 @@ class Jobs:
         )
         # All are checked before the first is generated.
         each = [self._completion_params(prompt, params) for prompt in encoded]
-        return Job(encoded, each, CompletionAnswer(self._model, body.wants_usage))
+        return Job(encoded, each, body.queue(), CompletionAnswer(self._model, body.wants_usage))
 
     async def chat(self, body: ChatBody) -> Job:
         """The job of a chat; raises `ParameterError`."""
@@ -79,7 +80,7 @@ class Jobs:
         messages = checked_messages(body.messages)
         params = body.params(self._limits)
         prompt = await self._in_thread(lambda: template.encode(messages))
-        return Job([prompt], [params], ChatAnswer(self._model, body.wants_usage))
+        return Job([prompt], [params], body.queue(), ChatAnswer(self._model, body.wants_usage))
 
     async def whole(self, job: Job) -> bytes:
         """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
@@ -90,6 +91,7 @@ class Jobs:
         results = [TextResult.of(output) for output in outputs]
         usage = job.usage()
         usage.completion_tokens = sum(len(result.token_ids) for result in results)
+        usage.cached_tokens = sum(result.num_cached_tokens for result in results)
         return job.answer.whole(results, usage)
 
     async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
@@ -99,6 +101,8 @@ class Jobs:
         async with aclosing(merged(self._streams(job))) as deltas:
             async for index, delta in deltas:
                 usage.completion_tokens += len(delta.token_ids)
+                if delta.finish_reason is not None:
+                    usage.cached_tokens += delta.num_cached_tokens
                 yield opening + answer.event(index, delta)
                 opening = b""
         yield answer.closing(usage)
@@ -117,7 +121,8 @@ class Jobs:
 
     def _streams(self, job: Job) -> list[AsyncGenerator[TextDelta, None]]:
         return [
-            self._text.stream(prompt, params) for prompt, params in zip(job.prompts, job.params, strict=True)
+            self._text.stream(prompt, params, job.queue)
+            for prompt, params in zip(job.prompts, job.params, strict=True)
         ]
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -6,10 +6,11 @@ Knows ranges and their sentences; nothing of HTTP, tokenizers or the engine.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gllm.protocol.messages import MAX_STOP_IDS
+from gllm.protocol.messages import MAX_SALT, MAX_STOP_IDS
 from gllm.protocol.wire import INT32_MAX, INT64_MAX
 
 MAX_TEMPERATURE = 2.0
+MAX_TIMEOUT_S = 1e6
 GREEDY_BELOW = 1e-5  # a smaller temperature overflows the logits it divides, and means greedy anyway
 
 
@@ -20,6 +21,29 @@ class ParameterError(ValueError):
         super().__init__(sentence)
         self.param = param
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class QueueParams:
+    """How a request waits; raises `ParameterError` for a value out of range.
+
+    priority: low values go first where the scheduling policy is `priority`.
+    timeout_s: seconds within which it must begin; None waits for as long as it takes.
+    cache_salt: only requests with the same one share cached prefixes.
+    """
+
+    priority: int = 0
+    timeout_s: float | None = None
+    cache_salt: str = ""
+
+    def __post_init__(self) -> None:
+        _integer("priority", self.priority, -INT32_MAX, INT32_MAX)
+        if self.timeout_s is not None:
+            _in_range("timeout_s", self.timeout_s, 0.001, MAX_TIMEOUT_S)
+        if not isinstance(self.cache_salt, str) or len(self.cache_salt) > MAX_SALT:
+            raise ParameterError(
+                "cache_salt", f"cache_salt must be a string of at most {MAX_SALT} characters"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,28 @@ Ranges of sampling belong to `SamplingParams`; what else a body may hold to `fie
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
-from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.protocol.wire import INT32_MAX
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
+
+SAMPLING_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop_token_ids",
+    "ignore_eos",
+    "skip_special_tokens",
+)
+QUEUE_FIELDS = ("priority", "timeout_s", "cache_salt")
 
 NumTokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
 # Fields whose shapes are unions are checked by hand: pydantic's errors for unions help nobody.
@@ -45,6 +56,9 @@ class GenerationBody(BaseModel):
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
+    priority: int | None = None
+    timeout_s: float | None = None
+    cache_salt: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -74,21 +88,16 @@ class GenerationBody(BaseModel):
 
     def params(self, limits: LimitsConfig) -> SamplingParams:
         """How to generate; raises `ParameterError`."""
-        given = {
-            name: value
-            for name in (
-                "temperature",
-                "top_p",
-                "top_k",
-                "seed",
-                "stop_token_ids",
-                "ignore_eos",
-                "skip_special_tokens",
-            )
-            if (value := getattr(self, name)) is not None
-        }
         stop = _stops(self.stop, limits)
-        return SamplingParams(max_tokens=self.num_tokens_asked(), stop=stop, **given)
+        return SamplingParams(max_tokens=self.num_tokens_asked(), stop=stop, **self._given(SAMPLING_FIELDS))
+
+    def queue(self) -> QueueParams:
+        """How to wait; raises `ParameterError`."""
+        return QueueParams(**self._given(QUEUE_FIELDS))
+
+    def _given(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those of the fields that are not null."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class CompletionBody(GenerationBody):

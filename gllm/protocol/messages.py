@@ -193,11 +193,18 @@ class Finished(Record):
 
     row: int = wire(Int())
     reason: int = wire(Int(1, 4))
-    num_cached_tokens: int = wire(Int())  # of the prompt, found in the prefix cache
     num_preemptions: int = wire(Int())
     queue_s: float = wire(Float(0.0, 1e12))
     prefill_s: float = wire(Float(0.0, 1e12))
     decode_s: float = wire(Float(0.0, 1e12))
+
+
+@record
+class Cached(Record):
+    """`row` of a `Tokens` message is its sequence's first; so much of the prompt was in the cache."""
+
+    row: int = wire(Int())
+    num_tokens: int = wire(Int(1))
 
 
 @message(14)
@@ -209,13 +216,14 @@ class Tokens(Message):
     outputs: "Column[int]" = wire(Ints(MAX_SEQUENCES))
     tokens: "Column[int]" = wire(Ints(MAX_SEQUENCES))
     finished: list[Finished] = wire(Many(Nested(Finished), MAX_SEQUENCES))
+    cached: list[Cached] = wire(Many(Nested(Cached), MAX_SEQUENCES))
 
     def check(self) -> None:
         rows = len(self.request_ids)
         if len(self.tokens) != rows or len(self.outputs) not in (0, rows):
             raise ProtocolError("columns of Tokens differ in length")
-        if any(item.row >= rows for item in self.finished):
-            raise ProtocolError("a finished row lies beyond the columns of Tokens")
+        if any(item.row >= rows for item in [*self.finished, *self.cached]):
+            raise ProtocolError("a marked row lies beyond the columns of Tokens")
 
 
 @message(15)

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from gllm.protocol.messages import (
     Admit,
+    Cached,
     Finished,
     FinishReason,
     PassedOver,
@@ -80,7 +81,7 @@ class Scheduler:
         for sequence in sequences:
             self.waiting.add(sequence)
         if request.timeout_s:
-            self._deadlines.add(now + request.timeout_s, key)
+            self._deadlines.add(key, now + request.timeout_s)
         return None
 
     def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
@@ -97,12 +98,10 @@ class Scheduler:
         """End the requests whose deadline passed before anything of them began, by frontend."""
         expired = []
         for frontend, request_id in self._deadlines.passed(now):
-            sequences = self._requests.get((frontend, request_id), [])
-            if sequences and all(sequence.began_at is None for sequence in sequences):
-                waited = now - sequences[0].arrived_at
-                self.cancel(frontend, [request_id])
-                sentence = f"the request had waited {waited:.1f} s when its deadline passed"
-                expired.append((frontend, Rejected(request_id, RejectCode.TIMEOUT, sentence)))
+            waited = now - self._requests[frontend, request_id][0].arrived_at
+            self.cancel(frontend, [request_id])
+            sentence = f"the request had waited {waited:.1f} s when its deadline passed"
+            expired.append((frontend, Rejected(request_id, RejectCode.TIMEOUT, sentence)))
         return expired
 
     # ---- the two clocks ------------------------------------------------------------------------
@@ -351,6 +350,7 @@ class Scheduler:
         self.num_prefix_hit_tokens += num_hit_tokens
         if sequence.began_at is None:
             sequence.began_at = now
+            self._deadlines.drop((sequence.frontend, sequence.request_id))
             sequence.num_cached_tokens = num_hit_tokens
         insort(self.running, sequence, key=self.policy.order)
         draft.admits.append(
@@ -382,13 +382,15 @@ class Scheduler:
         """One sampled token is on the host."""
         message = messages.get(sequence.frontend)
         if message is None:
-            message = messages[sequence.frontend] = Tokens(column(), column(), column(), [])
+            message = messages[sequence.frontend] = Tokens(column(), column(), column(), [], [])
         sequence.tokens.append(token)
         sequence.num_pending_tokens -= 1
         self._growth.num_allowed_tokens -= 1
         self.num_generated_tokens += 1
         if sequence.first_token_at is None:
             sequence.first_token_at = now
+            if sequence.num_cached_tokens:
+                message.cached.append(Cached(len(message.tokens), sequence.num_cached_tokens))
         reason = None
         if token in sequence.stop_token_ids:
             reason = FinishReason.STOP
@@ -420,6 +422,7 @@ class Scheduler:
         self._requests[key].remove(sequence)
         if not self._requests[key]:
             del self._requests[key]
+            self._deadlines.drop(key)
 
     def _leave(self, sequence: Sequence) -> None:
         """Out of the running ones: its rows in flight are struck, slot and pages free at once."""
@@ -441,7 +444,6 @@ def _finished(row: int, sequence: Sequence, reason: FinishReason, now: float) ->
     return Finished(
         row=row,
         reason=reason,
-        num_cached_tokens=sequence.num_cached_tokens,
         num_preemptions=sequence.num_preemptions,
         queue_s=max(began - arrived, 0.0),
         prefill_s=max(first - began, 0.0),

@@ -8,11 +8,13 @@ import zmq
 
 from gllm.protocol.channel import PeerGone, Server
 from gllm.protocol.messages import (
+    Cached,
     Cancel,
     Finished,
     FinishReason,
     Hello,
     Message,
+    PassedOver,
     Rejected,
     SchedulerReady,
     Stats,
@@ -46,12 +48,14 @@ class FakeScheduler:
         self.oldest_step_s = 0.0
         self.answers_stats = True
         self.tokens_a_commit = 1
+        self.num_cached_tokens = 0  # of every prompt
         self.paused = threading.Event()
         self.submits: list[Submit] = []
         self.cancelled: list[int] = []
         self.hellos = 0
         self._address = address
         self._running: dict[tuple[bytes, int], tuple[Submit, list[int]]] = {}
+        self._begun: set[int] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -63,6 +67,7 @@ class FakeScheduler:
     def reset(self) -> None:
         self.script, self.reject, self.last_reason = silence, None, None
         self.oldest_step_s, self.answers_stats, self.tokens_a_commit = 0.0, True, 1
+        self.num_cached_tokens = 0
         self.paused.clear()
         self.submits.clear()
         self.cancelled.clear()
@@ -89,7 +94,10 @@ class FakeScheduler:
                 self.hellos += 1
                 server.send(peer, self.ready)
             case StatsRequest() if self.answers_stats:
-                counts = dict.fromkeys(Stats.__slots__, 0) | {"oldest_step_s": self.oldest_step_s}
+                counts = dict.fromkeys(Stats.__slots__, 0) | {
+                    "passed_over": [0] * len(PassedOver),
+                    "oldest_step_s": self.oldest_step_s,
+                }
                 server.send(peer, Stats(**counts))
             case Submit() if self.reject is not None:
                 server.send(peer, Rejected(message.request_id, self.reject.code, self.reject.sentence))
@@ -105,12 +113,16 @@ class FakeScheduler:
         """One token (or some) of every running request, in one message a peer."""
         for peer in {peer for peer, _ in self._running}:
             ids, tokens, finished = [], [], []
+            cached: list[Cached] = []
             for (owner, request_id), (submit, left) in list(self._running.items()):
                 if owner != peer:
                     continue
                 for _ in range(min(self.tokens_a_commit, len(left))):
                     token = left.pop(0)
                     submit.max_tokens -= 1
+                    if self.num_cached_tokens and request_id not in self._begun:
+                        cached.append(Cached(len(ids), self.num_cached_tokens))
+                    self._begun.add(request_id)
                     ids.append(request_id)
                     tokens.append(token)
                     reason = None
@@ -119,12 +131,12 @@ class FakeScheduler:
                     elif submit.max_tokens == 0 or (self.last_reason and not left):
                         reason = self.last_reason or FinishReason.LENGTH
                     if reason is not None:
-                        finished.append(Finished(len(ids) - 1, reason))
+                        finished.append(Finished(len(ids) - 1, reason, 0, 0.0, 0.0, 0.0))
                         del self._running[owner, request_id]
                         break
             if ids:
                 try:
-                    server.send(peer, Tokens(column(ids), column(), column(tokens), finished))
+                    server.send(peer, Tokens(column(ids), column(), column(tokens), finished, cached))
                 except PeerGone:
                     self._forget(peer)
 

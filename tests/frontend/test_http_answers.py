@@ -1,5 +1,6 @@
 """Answers over real HTTP: text, counts, reasons, streams, batches, stops, leaving."""
 
+import json
 import re
 import socket
 import time
@@ -57,7 +58,29 @@ def test_a_completion_has_text_reason_and_counts(server: Deployment, tokenizer: 
         "prompt_tokens": num_prompt,
         "completion_tokens": generated,
         "total_tokens": num_prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
+
+
+@pytest.mark.parametrize("stop", [None, "world"])
+def test_usage_says_what_the_prefix_cache_held(server: Deployment, stop: str | None) -> None:
+    """Also where a stop string ends the output, so that the scheduler never says how it went."""
+    server.answers("hello world again")
+    server.scheduler.num_cached_tokens = 2
+    counts = [server.complete(stop=stop).json()["usage"]["prompt_tokens_details"]]
+    events = server.complete(stop=stop, stream=True, stream_options={"include_usage": True})
+    last = [line for line in events.text.splitlines() if line.startswith("data: {")][-1]
+    counts.append(json.loads(last[6:])["usage"]["prompt_tokens_details"])
+    assert counts == [{"cached_tokens": 2}] * 2
+
+
+def test_how_a_request_waits_is_the_schedulers_to_know(server: Deployment) -> None:
+    server.answers(ANSWER)
+    server.complete(priority=-3, timeout_s=2.5, cache_salt="tenant")
+    server.complete()
+    said, silent = server.scheduler.submits
+    assert (said.priority, said.timeout_s, said.cache_salt) == (-3, 2.5, "tenant")
+    assert (silent.priority, silent.timeout_s, silent.cache_salt) == (0, 0.0, "")
 
 
 def test_a_chat_goes_through_the_template(server: Deployment, tokenizer: Tokenizer) -> None:

@@ -224,6 +224,7 @@ def test_the_schedulers_refusals_have_their_status(server: Deployment, stream: b
         (RejectCode.OVERLOADED, 503, None, "overloaded"),
         (RejectCode.TOO_LONG, 400, "prompt", "context_length_exceeded"),
         (RejectCode.INVALID, 400, None, None),
+        (RejectCode.TIMEOUT, 504, None, "timeout"),
     ):
         server.scheduler.reject = Rejected(0, code, "a sentence of the scheduler")
         response = server.complete(stream=stream)

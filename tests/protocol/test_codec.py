@@ -14,8 +14,8 @@ from gllm.protocol.messages import (
     BY_TAG,
     PROTOCOL_VERSION,
     Admit,
+    Cached,
     Finished,
-    FinishReason,
     Hello,
     Message,
     Role,
@@ -63,9 +63,11 @@ def records(cls: type[Record]) -> st.SearchStrategy[Any]:
         drawn |= {"prompt": st.just(column([1])), "generated": st.just([])}
     if cls is Admit:
         drawn |= {"tokens": st.just(column([5, 6])), "num_computed_tokens": st.integers(0, 1)}
+    if cls in (Finished, Cached):
+        drawn |= {"row": st.integers(0, 1)}
     if cls is Tokens:
         drawn |= {name: st.just(column([1, 2])) for name in ("request_ids", "outputs", "tokens")}
-        drawn |= {"finished": st.lists(st.builds(Finished, st.integers(0, 1), st.sampled_from(FinishReason)))}
+        drawn |= {"finished": st.lists(records(Finished)), "cached": st.lists(records(Cached))}
     if cls is StepPlan:
         drawn |= {
             "counts": st.just(column()),
@@ -147,10 +149,10 @@ def test_fields_of_any_other_type_are_refused(tag: int, raw: list[Any]) -> None:
         ([31, "x" * 5000], "at most 4096 characters"),
         ([20, 0, 0, b"", b"\1\0\0\0", b"", b"", [], b""], "counts of a plan"),
         ([20, 0, 0, b"", b"", b"\1\0\0\0", b"", [], b""], "differ in length"),
-        ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1]]], "beyond the columns"),
-        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1], "at least one prompt token"),
-        ([10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1], "expected a number"),
-        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2], "generated columns"),
+        ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1, 0, 0.0, 0.0, 0.0]], []], "beyond the columns"),
+        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1, 0, 0.0, ""], "at least one prompt token"),
+        ([10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1, 0, 0.0, ""], "expected a number"),
+        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2, 0, 0.0, ""], "generated columns"),
     ],
 )
 def test_a_malformed_message_is_refused_with_its_reason(raw: list[Any], why: str) -> None:

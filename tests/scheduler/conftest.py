@@ -1,87 +1,15 @@
-"""One scheduler and one worker whose cache holds the tokens themselves, stepped by hand."""
-
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+"""The fixture `make`: engines that a test steps by hand."""
 
 import pytest
+from by_hand import Engine, Make
 from fake_worker import FakeWorker
 
-from gllm.protocol.codec import decode, encode
-from gllm.protocol.messages import Finished, Rejected, Sampling, StepPlan, Submit, Tokens, WorkerReady
-from gllm.protocol.wire import column
+from gllm.protocol.messages import WorkerReady
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Fcfs, Policy
 
-FRONTEND = b"f"
 VOCAB_SIZE = 97
-
-
-@dataclass
-class Engine:
-    """The core and a worker that answers at once when asked to step."""
-
-    core: Scheduler
-    worker: FakeWorker
-    now: float = 0.0
-    plans: deque[StepPlan] = field(default_factory=deque)
-    got: dict[tuple[int, int], list[int]] = field(default_factory=dict)
-    ended: dict[tuple[int, int], Finished] = field(default_factory=dict)
-    num_submitted: int = 0
-
-    def submit(
-        self,
-        prompt: list[int],
-        max_tokens: int,
-        *,
-        n: int = 1,
-        priority: int = 0,
-        timeout_s: float = 0.0,
-        salt: str = "",
-    ) -> Rejected | int:
-        """The request's id, or why it was refused."""
-        request_id = self.num_submitted
-        self.num_submitted += 1
-        sampling = Sampling(0.0, 0, 1.0, 0)
-        request = Submit(
-            request_id, column(prompt), [], sampling, max_tokens, column(), n, priority, timeout_s, salt
-        )
-        return self.core.submit(FRONTEND, request, self.now) or request_id
-
-    def plan(self) -> StepPlan | None:
-        plan = self.core.plan(self.now)
-        self.core.check()
-        if plan is not None:
-            self.plans.append(decode(encode(plan)))  # type: ignore[arg-type]
-        return plan
-
-    def commit(self) -> Tokens | None:
-        tokens = self.core.commit(self.worker.step(self.plans.popleft()), self.now).get(FRONTEND)
-        self.core.check()
-        if tokens is not None:
-            for row, token in enumerate(tokens.tokens):
-                self.got.setdefault((tokens.request_ids[row], tokens.outputs[row]), []).append(token)
-            for item in tokens.finished:
-                self.ended[tokens.request_ids[item.row], tokens.outputs[item.row]] = item
-        return tokens
-
-    def step(self) -> StepPlan | None:
-        """One plan and its result."""
-        plan = self.plan()
-        if plan is not None:
-            self.commit()
-        return plan
-
-    def run(self) -> None:
-        """Until nothing is left to do."""
-        while self.plans:
-            self.commit()
-        while self.step() is not None:
-            pass
-
-
-Make = Callable[..., Engine]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What each policy promises, seen in the plans of the real core."""
 
 import pytest
-from conftest import Make
+from by_hand import Make
 from fake_worker import expected_tokens
 
 from gllm.protocol.messages import PassedOver, RejectCode, Rejected

@@ -1,6 +1,6 @@
 """What the prefix cache shares, with whom, and what it never shares."""
 
-from conftest import Make
+from by_hand import Make
 from fake_worker import expected_tokens
 
 PROMPT = list(range(1, 20))  # four full pages of four, and three tokens
@@ -13,8 +13,8 @@ def test_a_second_request_computes_only_what_no_full_page_holds(make: Make) -> N
     computed = engine.worker.num_computed_tokens
     second = engine.submit(PROMPT, 5)
     engine.run()
-    assert engine.ended[first, 0].num_cached_tokens == 0  # type: ignore[index]
-    assert engine.ended[second, 0].num_cached_tokens == 16  # type: ignore[index]
+    assert engine.cached[first, 0] == 0  # type: ignore[index]
+    assert engine.cached[second, 0] == 16  # type: ignore[index]
     assert engine.worker.num_computed_tokens - computed == 3 + 4
     assert engine.got[first, 0] == engine.got[second, 0] == expected_tokens(PROMPT, 5, set(), 97)  # type: ignore[index]
 
@@ -27,7 +27,7 @@ def test_the_next_turn_of_a_chat_finds_the_answer_as_well(make: Make) -> None:
     turn = engine.submit([*history, 50, 51], 3)
     engine.run()
     # The last generated token was never computed; every full page before it is found.
-    assert engine.ended[turn, 0].num_cached_tokens == (len(history) - 1) // 4 * 4  # type: ignore[index]
+    assert engine.cached[turn, 0] == (len(history) - 1) // 4 * 4  # type: ignore[index]
     assert engine.got[turn, 0] == expected_tokens([*history, 50, 51], 3, set(), 97)  # type: ignore[index]
 
 
@@ -37,7 +37,7 @@ def test_at_least_one_token_of_a_prompt_is_computed(make: Make) -> None:
     engine.run()
     again = engine.submit(PROMPT[:16], 2)
     engine.run()
-    assert engine.ended[again, 0].num_cached_tokens == 12  # type: ignore[index]
+    assert engine.cached[again, 0] == 12  # type: ignore[index]
 
 
 def test_outputs_of_one_request_share_its_prompt_in_the_very_step_that_computes_it(make: Make) -> None:
@@ -59,8 +59,8 @@ def test_another_salt_shares_nothing(make: Make) -> None:
     other = engine.submit(PROMPT, 5, salt="bob")
     same = engine.submit(PROMPT, 5, salt="ann")
     engine.run()
-    assert engine.ended[other, 0].num_cached_tokens == 0  # type: ignore[index]
-    assert engine.ended[same, 0].num_cached_tokens == 16  # type: ignore[index]
+    assert engine.cached[other, 0] == 0  # type: ignore[index]
+    assert engine.cached[same, 0] == 16  # type: ignore[index]
 
 
 def test_a_page_with_equal_tokens_behind_another_beginning_is_another_page(make: Make) -> None:
@@ -69,7 +69,7 @@ def test_a_page_with_equal_tokens_behind_another_beginning_is_another_page(make:
     engine.run()
     other = engine.submit([2, 2, 2, 2, 7, 7, 7, 7, 5], 2)
     engine.run()
-    assert engine.ended[other, 0].num_cached_tokens == 0  # type: ignore[index]
+    assert engine.cached[other, 0] == 0  # type: ignore[index]
 
 
 def test_the_least_recently_used_prefix_is_forgotten_first_and_its_end_before_its_beginning(
@@ -82,10 +82,10 @@ def test_the_least_recently_used_prefix_is_forgotten_first_and_its_end_before_it
         engine.run()
     filler = engine.submit(list(range(30, 59)), 1)  # 8 pages: 4 are free, 4 have to be forgotten
     engine.run()
-    assert engine.ended[filler, 0].num_cached_tokens == 0  # type: ignore[index]
+    assert engine.cached[filler, 0] == 0  # type: ignore[index]
     found = [engine.submit(prompt, 1) for prompt in (new, old)]
     engine.run()
-    new_hit, old_hit = (engine.ended[request, 0].num_cached_tokens for request in found)  # type: ignore[index]
+    new_hit, old_hit = (engine.cached[request, 0] for request in found)  # type: ignore[index]
     assert new_hit == 16
     assert old_hit == 0
 
