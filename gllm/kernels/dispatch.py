@@ -1,0 +1,73 @@
+"""Chooses the implementation of the operators: a backend is a module with these functions.
+
+Shapes, dtypes and meanings are documented once, in `reference.py`.
+"""
+
+from typing import Any, Protocol, cast
+
+from torch import Tensor
+
+from gllm.kernels import cpu, reference
+
+
+class Operators(Protocol):
+    """What every backend offers."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor: ...
+
+    def rotary_write(
+        self,
+        qkv: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        locations: Tensor,
+        *,
+        interleaved: bool,
+    ) -> Tensor: ...
+
+    def group_rows(
+        self, page_table: Tensor, num_computed: Tensor, query_start: Tensor, page_size: int
+    ) -> Any: ...
+
+    def paged_attention(
+        self,
+        q: Tensor,
+        k_pages: Tensor,
+        v_pages: Tensor,
+        page_table: Tensor,
+        num_computed: Tensor,
+        query_start: Tensor,
+        *,
+        scale: float,
+        groups: Any = None,
+    ) -> Tensor: ...
+
+    def greedy(self, logits: Tensor) -> Tensor: ...
+
+    def sample(
+        self,
+        logits: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+        seed: Tensor,
+        position: Tensor,
+    ) -> Tensor: ...
+
+
+BACKENDS = {"cpu": cpu, "reference": reference}
+
+
+def operators(backend: str) -> Operators:
+    """The operators for a device type ("cpu"), or the oracle ("reference")."""
+    if backend not in BACKENDS:
+        raise ValueError(f"no kernels for device {backend!r}: choose one of {', '.join(BACKENDS)}")
+    return cast(Operators, BACKENDS[backend])

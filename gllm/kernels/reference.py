@@ -1,0 +1,202 @@
+"""Every operator in plain torch, obviously right and slow: the oracle that the fast ones are tested against.
+
+Knows nothing of models, slots or steps. Words: a row is one sequence's part of a micro-batch, a page
+holds `page_size` tokens of keys or values. Statistics, softmax and sums are taken in float32 whatever
+the dtype of the tensors.
+"""
+
+import torch
+from torch import Tensor
+
+GREEDY_BELOW = 1e-5  # a temperature under this is 0: dividing by it would leave one token anyway
+
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+PHILOX_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+PHILOX_ROUNDS = 10
+MASK32 = 0xFFFFFFFF
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in x's dtype.
+
+    x: [..., size]; weight: [size]. Source: Zhang & Sennrich 2019, with Llama's rounding: the normed
+    value takes x's dtype before it meets the weight.
+    """
+    wide = x.float()
+    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return normed.to(x.dtype) * weight
+
+
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`total = x + residual`; returns (rms_norm(total), total). May use `residual`'s memory for total.
+
+    x, residual: [num_tokens, size]; weight: [size].
+    """
+    total = x + residual
+    return rms_norm(total, weight, eps), total
+
+
+def silu_mul(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up. gate_up: [num_tokens, 2 * size], gate first; returns [num_tokens, size]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return gate * torch.sigmoid(gate) * up
+
+
+def rotary_write(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    locations: Tensor,
+    *,
+    interleaved: bool,
+) -> Tensor:
+    """Rotate queries and keys, write keys and values into their pages, return the queries.
+
+    qkv: [num_tokens, num_heads + 2 * num_kv_heads, head_dim]: query heads, then key heads, then value
+    heads; its query and key heads are overwritten by the rotated ones, and the returned
+    [num_tokens, num_heads, head_dim] is a view of it.
+    cos, sin: float32 [num_tokens, rotary_dim / 2], of each token's position. Pair i of a head turns by
+    angle i: dimensions (i, i + rotary_dim / 2), or (2i, 2i + 1) if `interleaved`; dimensions from
+    rotary_dim on stay as they are.
+    k_pages, v_pages: [num_pages, page_size, num_kv_heads, head_dim].
+    locations: int64 [num_tokens], page * page_size + offset; no two alike.
+
+    Hazard: a row may read pages that another row of this step writes (a prefix hit), so that all rows
+    must be written before any row attends. Hence this is one operator for the whole micro-batch.
+    Source: Su et al. 2021.
+    """
+    num_kv_heads = k_pages.shape[2]
+    q, k, v = qkv[:, : -2 * num_kv_heads], qkv[:, -2 * num_kv_heads : -num_kv_heads], qkv[:, -num_kv_heads:]
+    half = cos.shape[-1]
+    first, second = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2))
+        if interleaved
+        else (slice(half), slice(half, 2 * half))
+    )
+    for x in (q, k):
+        a, b = x[..., first].float(), x[..., second].float()
+        turned = a * cos[:, None] - b * sin[:, None], b * cos[:, None] + a * sin[:, None]
+        x[..., first], x[..., second] = turned[0].to(x.dtype), turned[1].to(x.dtype)
+    k_pages.view(-1, *k_pages.shape[2:])[locations] = k.to(k_pages.dtype)
+    v_pages.view(-1, *v_pages.shape[2:])[locations] = v.to(v_pages.dtype)
+    return q
+
+
+def group_rows(page_table: Tensor, num_computed: Tensor, query_start: Tensor, page_size: int) -> None:
+    """What `paged_attention` of this backend wants to know once a step instead of once a layer: nothing."""
+    del page_table, num_computed, query_start, page_size
+
+
+def paged_attention(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    page_table: Tensor,
+    num_computed: Tensor,
+    query_start: Tensor,
+    *,
+    scale: float,
+    groups: None = None,
+) -> Tensor:
+    """Causal attention of ragged queries over paged keys and values.
+
+    q: [num_tokens, num_heads, head_dim], rows of one sequence adjacent; num_heads is a multiple of
+    num_kv_heads, and query head h reads key head h * num_kv_heads // num_heads.
+    k_pages, v_pages: [num_pages, page_size, num_kv_heads, head_dim].
+    page_table: int32 [num_rows, max_pages]; num_computed: int32 [num_rows], tokens before this chunk.
+    query_start: int32 [num_rows + 1], prefix sum of chunk lengths, each at least 1.
+    scale: the factor of the scores, head_dim ** -0.5 in most models.
+    groups: what `group_rows` of the same backend made of the same tables.
+    Returns [num_tokens, num_heads, head_dim] in q's dtype; accumulates in float32.
+    """
+    del groups
+    num_heads, num_kv_heads, page_size = q.shape[1], k_pages.shape[2], k_pages.shape[1]
+    out = torch.empty_like(q)
+    for row, (start, end) in enumerate(zip(query_start.tolist(), query_start.tolist()[1:], strict=False)):
+        before = int(num_computed[row])
+        context = before + end - start
+        pages = page_table[row, : -(-context // page_size)].long()
+        k = k_pages[pages].flatten(0, 1)[:context].float().repeat_interleave(num_heads // num_kv_heads, dim=1)
+        v = v_pages[pages].flatten(0, 1)[:context].float().repeat_interleave(num_heads // num_kv_heads, dim=1)
+        scores = torch.einsum("qhd,khd->hqk", q[start:end].float(), k) * scale
+        position = torch.arange(before, context, device=q.device)
+        future = torch.arange(context, device=q.device)[None, :] > position[:, None]
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+        out[start:end] = torch.einsum("hqk,khd->qhd", weights, v).to(q.dtype)
+    return out
+
+
+# ---- sampling ---------------------------------------------------------------------------------
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest token of each row, the lowest id of equals. logits: [rows, vocab]; int64 [rows]."""
+    return logits.argmax(-1)
+
+
+def sample(
+    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seed: Tensor, position: Tensor
+) -> Tensor:
+    """One token a row, drawn with the random number of (seed, position): a function of the row alone.
+
+    logits: float32 [rows, vocab]; temperature, top_p: float32 [rows]; top_k: int32 [rows];
+    seed, position: int64 [rows], of [0, 2**63). Returns int64 [rows].
+
+    In this order: divide by the temperature (0: the likeliest token, as in `greedy`); keep the top_k
+    likeliest tokens and those equal to the last of them (0: all); of these keep the likeliest ones
+    until their probability reaches top_p, the lower id first among equals, at least one; draw by
+    inverse CDF in order of token ids. Logits that are no numbers give some id of the vocabulary.
+    """
+    rows = [
+        _sample_row(*row)
+        for row in zip(
+            logits, temperature.tolist(), top_k.tolist(), top_p.tolist(), uniform(seed, position), strict=True
+        )
+    ]
+    return torch.stack(rows) if rows else torch.empty(0, dtype=torch.int64, device=logits.device)
+
+
+def _sample_row(logits: Tensor, temperature: float, top_k: int, top_p: float, drawn: Tensor) -> Tensor:
+    """The token of one row. logits: [vocab]; drawn: float64 scalar of (0, 1)."""
+    if temperature < GREEDY_BELOW:
+        return logits.argmax()
+    scaled = (logits - logits.max()) / temperature
+    if 0 < top_k < logits.numel():
+        scaled = scaled.masked_fill(scaled < scaled.topk(top_k).values[-1], float("-inf"))
+    probability = scaled.softmax(-1)
+    if top_p < 1:
+        ordered, token = probability.sort(descending=True, stable=True)
+        before = ordered.double().cumsum(-1) - ordered.double()
+        dropped = before >= top_p
+        dropped[0] = False
+        probability = probability.index_fill(0, token[dropped], 0.0)
+    reached = probability.double().cumsum(-1)
+    return torch.searchsorted(reached, drawn * reached[-1], right=True).clamp(max=logits.numel() - 1)
+
+
+def uniform(seed: Tensor, position: Tensor) -> Tensor:
+    """The random number of (seed, position): float64 of (0, 1), in steps of 2**-32.
+
+    The first word of Philox4x32-10 with key `seed` and counter (position, 0).
+    Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011).
+    """
+    words = [
+        position & MASK32,
+        (position >> 32) & MASK32,
+        torch.zeros_like(position),
+        torch.zeros_like(position),
+    ]
+    key = [seed & MASK32, (seed >> 32) & MASK32]
+    for _ in range(PHILOX_ROUNDS):
+        # int64 products wrap, yet their 64 bits are those of the unsigned product; masking drops the sign.
+        low, high = words[0] * PHILOX_MULTIPLIERS[0], words[2] * PHILOX_MULTIPLIERS[1]
+        words = [
+            ((high >> 32) & MASK32) ^ words[1] ^ key[0],
+            high & MASK32,
+            ((low >> 32) & MASK32) ^ words[3] ^ key[1],
+            low & MASK32,
+        ]
+        key = [(k + step) & MASK32 for k, step in zip(key, PHILOX_KEY_STEPS, strict=True)]
+    return (words[0].double() + 0.5) * 2.0**-32

@@ -1,0 +1,122 @@
+"""The worker process: takes plans, runs them in order, sends the sampled tokens.
+
+Its loop waits for a plan or for the launcher's word, and does nothing else meanwhile.
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+
+from gllm.checkpoint import CheckpointError
+from gllm.process import PLANS, RESULTS, Child, StartError, run_child
+from gllm.protocol.channel import Channel, hello
+from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
+from gllm.protocol.wire import ProtocolError
+
+if TYPE_CHECKING:
+    from gllm.worker.runner import ModelRunner
+
+log = logging.getLogger("gllm")
+
+
+def main() -> None:
+    # Threads that spin at a barrier would take the cores that scheduler and frontend need; OpenMP
+    # reads this once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    run_child(Role.WORKER, work)
+
+
+def work(child: Child) -> None:
+    """The worker's life: load, say hello, serve plans until told to stop."""
+    runner = _make_runner(child)
+    plans = Channel.connect(child.context, zmq.PULL, child.address(PLANS))
+    results = Channel.connect(child.context, zmq.PUSH, child.address(RESULTS))
+    results.send(hello(Role.WORKER, child.epoch))
+    results.send(_ready(child.epoch, runner))
+    child.ready()
+    poller = zmq.Poller()
+    poller.register(plans.socket, zmq.POLLIN)
+    poller.register(child.control.socket, zmq.POLLIN)
+    idle_since = time.monotonic_ns()
+    while True:
+        readable = dict(poller.poll())
+        if child.control.socket in readable and isinstance(child.told(), Stop):
+            break
+        if plans.socket in readable:
+            plan = _take(plans, child.epoch)
+            if plan is not None:
+                results.send(_run(plan, runner, results, idle_since))
+                idle_since = time.monotonic_ns()
+    plans.close()
+    results.close()
+
+
+def _make_runner(child: Child) -> "ModelRunner":
+    # Here and not above, since importing these imports torch, which must see main's environment.
+    from gllm.worker.memory import MemoryPlanError
+    from gllm.worker.start import WorkerOptions, make_runner
+
+    config = child.config
+    options = WorkerOptions(
+        model_path=Path(config.model.path),
+        dtype=config.model.dtype,
+        device=config.worker.device,
+        max_model_len=config.model.max_len,
+        page_size=config.worker.page_size,
+        num_pages=config.worker.num_pages,
+        kv_cache_memory_bytes=config.worker.kv_cache_memory_bytes,
+        gpu_memory_utilization=config.worker.gpu_memory_utilization,
+        max_num_seqs=config.scheduler.max_num_seqs,
+        max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
+        num_threads=config.worker.num_threads,
+    )
+    try:
+        return make_runner(options)
+    except (CheckpointError, MemoryPlanError) as error:
+        raise StartError(str(error)) from error
+
+
+def _ready(epoch: int, runner: "ModelRunner") -> WorkerReady:
+    slots = runner.slots
+    return WorkerReady(
+        epoch=epoch,
+        num_pages=slots.pool_pages,
+        page_size=slots.page_size,
+        num_slots=slots.num_slots,
+        max_num_batched_tokens=runner.max_num_batched_tokens,
+        max_model_len=slots.max_model_len,
+        vocab_size=slots.vocab_size,
+    )
+
+
+def _take(plans: Channel, epoch: int) -> StepPlan | None:
+    """The next plan, if it is meant for this start of the worker."""
+    message = plans.receive()
+    if isinstance(message, StepPlan):
+        return message if message.epoch == epoch else None
+    if isinstance(message, Hello):
+        return None
+    raise ProtocolError(f"expected a plan, got {type(message).__name__}")
+
+
+def _run(plan: StepPlan, runner: "ModelRunner", results: Channel, idle_since: int) -> StepResult:
+    """The result of one plan; a worker that cannot compute it says so and ends."""
+    start = time.monotonic_ns()
+    try:
+        tokens = runner.step(plan)
+    except Exception as error:
+        # Sentences of our own only: what libraries say may hold paths and addresses.
+        sentence = str(error) if type(error).__module__.startswith("gllm.") else type(error).__name__
+        results.send(WorkerFailed(plan.epoch, plan.step, f"step {plan.step} failed: {sentence}"[:4000]))
+        results.socket.close(linger=2000)  # the one message that must leave before we do
+        raise
+    end = time.monotonic_ns()
+    return StepResult(plan.epoch, plan.step, tokens, start, end, max(start - idle_since, 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Runs the model: a plan in, one sampled token a sampling row out.
+
+Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan is what it is.
+"""
+
+from array import array
+
+import torch
+from torch import Tensor
+
+from gllm.kernels.dispatch import Operators
+from gllm.protocol.messages import StepPlan
+from gllm.protocol.wire import column
+from gllm.worker.batch import Batch, build_batch
+from gllm.worker.models.decoder import Architecture, Decoder, Pages
+from gllm.worker.slots import PlanError, Slots
+
+
+class ModelRunner:
+    """One model, its pages, and the sequences in its slots."""
+
+    def __init__(
+        self, model: Decoder, slots: Slots, pages: Pages, operators: Operators, max_num_batched_tokens: int
+    ) -> None:
+        self.model = model
+        self.slots = slots
+        self.pages = pages
+        self.operators = operators
+        self.max_num_batched_tokens = max_num_batched_tokens
+
+    def step(self, plan: StepPlan) -> "array[int]":
+        """The sampled tokens of `plan`, one a sampling row in plan order.
+
+        Raises `PlanError` for a plan that contradicts the tables.
+        """
+        batch, logits = self.forward(plan)
+        return column(self.sample(batch, logits).tolist())
+
+    @torch.inference_mode()
+    def forward(self, plan: StepPlan) -> tuple[Batch, Tensor]:
+        """The batch of `plan` and the float32 logits [num_sampling, vocab] of its sampling rows.
+
+        The tables then stand behind the plan but for the last tokens, which `sample` sets.
+        """
+        self.slots.apply(plan)
+        slots, counts = self.slots.rows(plan)
+        if not 0 < counts.sum() <= self.max_num_batched_tokens:
+            raise PlanError(
+                f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
+            )
+        batch = build_batch(slots, counts, self.slots, self.operators.group_rows)
+        self.slots.advance(slots, counts)
+        return batch, self.model(batch, self.pages)
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, logits: Tensor) -> Tensor:
+        """int64 [num_sampling] on the device, where it is also kept as the next step's input."""
+        if batch.all_greedy:
+            tokens = self.operators.greedy(logits)
+        else:
+            tokens = self.operators.sample(
+                logits, batch.temperature, batch.top_k, batch.top_p, batch.seed, batch.sampled_position
+            )
+        self.slots.last_token[batch.sampling_slots] = tokens
+        return tokens
+
+
+def allocate_pages(
+    facts: Architecture, num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer, [num_pages, page_size, num_kv_heads, head_dim].
+
+    Zeros, not whatever memory held: a masked token weighs 0, but 0 times NaN is NaN.
+    """
+    shape = (num_pages, page_size, facts.num_kv_heads, facts.head_dim)
+    return [
+        (torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+        for _ in range(facts.num_layers)
+    ]

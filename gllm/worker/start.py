@@ -1,0 +1,141 @@
+"""From a model directory and a few numbers to a runner that is ready to step.
+
+Prints the memory plan before anything large is allocated. Knows nothing of sockets.
+"""
+
+import gc
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gllm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from gllm.kernels.dispatch import operators
+from gllm.protocol.messages import MAX_PAGES, MAX_SEQUENCES, Admit, Sampling, StepPlan
+from gllm.protocol.wire import column
+from gllm.worker.host import free_memory, usable_cores
+from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
+from gllm.worker.models import family_of, load_model
+from gllm.worker.models.decoder import Architecture
+from gllm.worker.runner import ModelRunner, allocate_pages
+from gllm.worker.slots import Slots
+
+log = logging.getLogger("gllm")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUERY_BLOCK_BYTES = 256 * 4  # a context token's share of the attention mask of one block of queries
+SAMPLING_BYTES = 1 << 26  # probabilities and their sums, for a block of rows
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is told; meanings and defaults are the configuration's."""
+
+    model_path: Path
+    dtype: str = "auto"
+    device: str = "auto"
+    max_model_len: int | str | None = None  # None: what the checkpoint says; "auto": as much of it as fits
+    page_size: int = 16
+    num_pages: int | None = None
+    kv_cache_memory_bytes: int | None = None
+    gpu_memory_utilization: float = 0.9
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    num_threads: int | None = None
+
+
+def make_runner(options: WorkerOptions) -> ModelRunner:
+    """Check, plan memory, load; raises `CheckpointError` or `MemoryPlanError` with one sentence."""
+    device = torch.device("cpu" if options.device == "auto" else options.device)
+    torch.set_num_threads(options.num_threads or usable_cores())
+    checkpoint = open_checkpoint(options.model_path)
+    facts = family_of(checkpoint.architecture).read(checkpoint.config)
+    dtype = choose_dtype(options.dtype, checkpoint)
+    plan = _plan(options, checkpoint, facts, dtype)
+    for line in plan.lines():
+        log.info("%s", line)
+    ops = operators(device.type)
+    model = load_model(checkpoint, dtype, device, ops)
+    slots = Slots(
+        options.max_num_seqs, plan.num_pages, options.page_size, plan.max_model_len, facts.vocab_size, device
+    )
+    pages = allocate_pages(facts, plan.num_pages, options.page_size, dtype, device)
+    runner = ModelRunner(model, slots, pages, ops, options.max_num_batched_tokens)
+    _warm_up(runner)
+    gc.collect()
+    gc.freeze()  # what stays for ever need not be walked again in the middle of a step
+    return runner
+
+
+def choose_dtype(asked: str, checkpoint: Checkpoint) -> torch.dtype:
+    """The dtype of weights, activations and pages. `auto` on a CPU is float32: most have no fast
+    arithmetic for the shorter types that checkpoints are stored in."""
+    if asked != "auto":
+        return DTYPES[asked]
+    stored = sorted({entry.dtype for entry in checkpoint.tensors.values()})
+    log.info("computing in float32 (weights are stored as %s); --dtype chooses another", ", ".join(stored))
+    return torch.float32
+
+
+def _plan(
+    options: WorkerOptions, checkpoint: Checkpoint, facts: Architecture, dtype: torch.dtype
+) -> MemoryPlan:
+    if options.max_num_seqs > MAX_SEQUENCES:
+        raise MemoryPlanError(f"max_num_seqs is {options.max_num_seqs}, but at most {MAX_SEQUENCES} can run")
+    asked = options.max_model_len
+    if isinstance(asked, int) and asked > checkpoint.max_model_len:
+        raise CheckpointError(
+            f"max_model_len is {asked}, but the checkpoint was made for {checkpoint.max_model_len} tokens: "
+            f"set it to {checkpoint.max_model_len} or less"
+        )
+    wish = Wish(
+        max_model_len=asked if isinstance(asked, int) else checkpoint.max_model_len,
+        shrink_to_fit=asked == "auto",
+        max_num_seqs=options.max_num_seqs,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        kv_cache_memory_bytes=options.kv_cache_memory_bytes,
+        num_pages=options.num_pages,
+    )
+    plan = plan_memory(_demand(options, facts, dtype), wish, free_memory())
+    if plan.num_pages > MAX_PAGES:
+        raise MemoryPlanError(
+            f"the KV cache would have {plan.num_pages} pages, but at most {MAX_PAGES} can be numbered: set "
+            f"page_size to {-(-plan.num_pages // MAX_PAGES) * options.page_size} or more"
+        )
+    return plan
+
+
+def _demand(options: WorkerOptions, facts: Architecture, dtype: torch.dtype) -> Demand:
+    """What the model takes; the activations are an estimate from above of what is alive at once."""
+    size = dtype.itemsize
+    q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
+    alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
+    alive_in_mlp = 3 * facts.intermediate_size
+    per_token = size * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp)) + 8 * facts.head_dim
+    rows = min(options.max_num_seqs, options.max_num_batched_tokens)
+    table_bytes = 4 * options.max_num_seqs // options.page_size + 1
+    return Demand(
+        weight_bytes=size * sum(math.prod(shape) for shape in facts.parameter_shapes().values()),
+        token_bytes=per_token,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        logits_bytes=rows * facts.vocab_size * (4 + size) + SAMPLING_BYTES,
+        context_bytes=2 * kv_size * size + QUERY_BLOCK_BYTES + table_bytes,
+        page_bytes=options.page_size * facts.kv_elements_per_token() * size,
+        page_size=options.page_size,
+    )
+
+
+def _warm_up(runner: ModelRunner) -> None:
+    """One token through the model: what the libraries set up at the first call is not the first client's
+    to wait for, and a model that cannot run says so before it is ready."""
+    began = time.monotonic()
+    none, slot = column(), column([0])
+    admit = Admit(0, column([0]), 0, column([0]), Sampling(0.0, 0, 1.0, 0))
+    runner.step(StepPlan(0, 0, slot, none, none, none, [admit], none))
+    runner.slots.apply(StepPlan(0, 0, none, none, none, none, [], slot))
+    log.info(
+        "first step took %.0f ms on %d threads", 1e3 * (time.monotonic() - began), torch.get_num_threads()
+    )

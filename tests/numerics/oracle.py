@@ -1,0 +1,83 @@
+"""Tiny random checkpoints of each family, written by transformers, which is also asked for the truth."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+COMMON: dict[str, Any] = {"max_position_embeddings": 256, "attn_implementation": "eager"}
+
+# Between them: odd vocabularies; all, some and one key head; tied and not; head_dim of its own; biases.
+SHAPES: dict[str, Any] = {
+    "llama2": LlamaConfig(
+        vocab_size=101, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=4, rms_norm_eps=1e-5, **COMMON,
+    ),
+    "llama3": LlamaConfig(
+        vocab_size=257, hidden_size=64, intermediate_size=112, num_hidden_layers=2, num_attention_heads=8,
+        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        rms_norm_eps=1e-5, **COMMON,
+    ),
+    "llama3.1": LlamaConfig(
+        vocab_size=129, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, head_dim=32, rope_parameters=LLAMA3_SCALING, tie_word_embeddings=True,
+        attention_bias=True, mlp_bias=True, **COMMON,
+    ),
+    "qwen2": Qwen2Config(
+        vocab_size=151, hidden_size=56, intermediate_size=72, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+        tie_word_embeddings=True, **COMMON,
+    ),
+}  # fmt: skip
+
+
+def random_model(name: str, seed: int = 0, std: float = 0.3) -> PreTrainedModel:
+    """A model whose every parameter is spread so far that its greedy text wanders."""
+    config = SHAPES[name]
+    torch.manual_seed(seed)
+    model = (Qwen2ForCausalLM if isinstance(config, Qwen2Config) else LlamaForCausalLM)(config)
+    for parameter_name, parameter in model.named_parameters():
+        if "norm" in parameter_name:
+            torch.nn.init.normal_(parameter, 1.0, 0.2)
+        else:
+            torch.nn.init.normal_(parameter, 0.0, std)
+    return model.eval()
+
+
+def write(model: PreTrainedModel, path: Path, dtype: torch.dtype = torch.float32, **options: Any) -> Path:
+    """The checkpoint of `model` in `dtype`, to which its own parameters are rounded, too (its rotary
+    angles are not). Options as `save_pretrained` takes them."""
+    copy.deepcopy(model).to(dtype).save_pretrained(path, **options)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype).float()
+    return path
+
+
+@torch.no_grad()
+def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> list[int]:
+    """What transformers' own `generate` says."""
+    ids = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+        max_new_tokens=num_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return [int(token) for token in ids[0, len(prompt) :]]
+
+
+@torch.no_grad()
+def next_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+    """float32 [vocab] behind `tokens`."""
+    return model(torch.tensor([tokens])).logits[0, -1]

@@ -1,0 +1,92 @@
+"""However a checkpoint is stored, the same model comes out of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hand_made import generate, runner_of
+from oracle import LLAMA3_SCALING, SHAPES, greedy, next_logits, random_model, write
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6] * 9
+NUM_TOKENS = 24
+
+
+def agrees(model: PreTrainedModel, path: Path) -> None:
+    (sequence,) = generate(runner_of(path), [PROMPT], NUM_TOKENS, chunk=50)
+    assert sequence.generated == greedy(model, PROMPT, NUM_TOKENS)
+    torch.testing.assert_close(sequence.first_logits, next_logits(model, PROMPT), atol=1e-4, rtol=0)
+
+
+def edit_config(path: Path, **changes: Any) -> None:
+    """Set keys of config.json; None removes one."""
+    config = json.loads((path / "config.json").read_text()) | changes
+    kept = {key: value for key, value in config.items() if value is not None}
+    (path / "config.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shards_are_put_together(name: str, tmp_path: Path) -> None:
+    model = random_model(name)
+    path = write(model, tmp_path, max_shard_size="40KB")
+    assert len(list(path.glob("*.safetensors"))) > 2
+    agrees(model, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_floats_are_widened_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = random_model("llama3")
+    path = write(model, tmp_path, dtype)  # which rounds `model`, too
+    agrees(model, path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_computing_in_short_floats_stays_close(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = random_model("llama3", std=0.1)
+    path = write(model, tmp_path, dtype)
+    (sequence,) = generate(runner_of(path, dtype=dtype), [PROMPT], 4)
+    expected = next_logits(model, PROMPT)
+    error = (sequence.first_logits - expected).abs().max() / expected.abs().max()
+    assert error < (0.05 if dtype == torch.bfloat16 else 0.01)
+
+
+def test_older_files_give_the_rope_settings_under_their_older_names(tmp_path: Path) -> None:
+    model = random_model("llama3.1")
+    path = write(model, tmp_path)
+    scaling = {key: value for key, value in LLAMA3_SCALING.items() if key != "rope_theta"}
+    scaling["type"] = scaling.pop("rope_type")
+    edit_config(path, rope_parameters=None, rope_theta=LLAMA3_SCALING["rope_theta"], rope_scaling=scaling)
+    agrees(model, path)
+
+
+def test_the_rope_scaling_of_llama_3_1_matters_for_this_prompt(tmp_path: Path) -> None:
+    model = random_model("llama3.1")
+    path = write(model, tmp_path)
+    edit_config(path, rope_parameters={"rope_type": "default", "rope_theta": 500000.0})
+    with pytest.raises(AssertionError):
+        agrees(model, path)
+
+
+def test_linear_rope_scaling_and_small_differences_of_llama_are_honoured(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=77, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=5,
+        num_key_value_heads=5, head_dim=16, max_position_embeddings=128, rms_norm_eps=1e-3,
+        rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+    )  # fmt: skip
+    torch.manual_seed(5)
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.3)
+    path = write(model, tmp_path)
+    agrees(model, path)
+    assert runner_of(path).slots.max_model_len == 512
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_slow_and_obvious_kernels_make_the_same_text(name: str, tmp_path: Path) -> None:
+    model = random_model(name)
+    path = write(model, tmp_path)
+    (sequence,) = generate(runner_of(path, backend="reference"), [PROMPT], 8, chunk=31)
+    assert sequence.generated == greedy(model, PROMPT, 8)
