@@ -10,7 +10,9 @@ from oracle import SHAPES, greedy, random_model, write
 
 from gllm.protocol.messages import Sampling, StepPlan, StepResult, Submit, WorkerReady
 from gllm.protocol.wire import column
-from gllm.scheduler.core import Limits, Scheduler
+from gllm.scheduler.core import Scheduler
+from gllm.scheduler.intake import Limits
+from gllm.scheduler.policy import Fcfs
 from gllm.worker.runner import ModelRunner
 
 NUM_TOKENS = 64
@@ -27,13 +29,13 @@ def serve(runner: ModelRunner, core: Scheduler, requests: list[Submit], depth: i
     while arriving or len(finished) < len(generated):
         step += 1
         for _ in range(min(2, len(arriving))):
-            assert core.submit(b"test", arriving.popleft()) is None
+            assert core.submit(b"test", arriving.popleft(), float(step)) is None
         while len(core.flights) < depth and (plan := core.plan(float(step))) is not None:
             flying.append(plan)
         plan = flying.popleft()
         result = StepResult(EPOCH, plan.step, runner.step(plan), 0, 0, 0)
         runner.slots.check()
-        for message in core.commit(result).values():
+        for message in core.commit(result, float(step)).values():
             for request_id, token in zip(message.request_ids, message.tokens, strict=True):
                 generated[request_id].append(token)
             finished |= {message.request_ids[item.row] for item in message.finished}
@@ -58,10 +60,12 @@ def test_16_requests_in_few_pages_get_the_ids_of_transformers(
     ready = WorkerReady(
         EPOCH, slots.pool_pages, page_size, slots.num_slots, 23, slots.max_model_len, slots.vocab_size
     )
-    core = Scheduler(Limits(16, 23, 100), ready)  # 16 decodes leave room for a chunk of 7
+    core = Scheduler(
+        Limits(16, 23, 100, 10_000, depth, share_prefixes=True), Fcfs(), ready
+    )  # 16 decodes leave room for a chunk of 7
     sampled = Sampling(temperature=0.9, top_k=20, top_p=0.9, seed=5)  # one stranger among the greedy
     requests = [
-        Submit(i, column(prompt), [], sampled if i == 3 else GREEDY, NUM_TOKENS, column(), 1)
+        Submit(i, column(prompt), [], sampled if i == 3 else GREEDY, NUM_TOKENS, column(), 1, 0, 0.0, "")
         for i, prompt in enumerate(prompts)
     ]
     generated = serve(runner, core, requests, depth)
