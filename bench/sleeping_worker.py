@@ -1,7 +1,8 @@
 """A worker process that computes nothing: it sleeps for every step and notes how long it waited.
 
 It speaks the real protocol to the real scheduler, so what it measures is everything but the model.
-Environment: GLLM_BENCH_SLEEP_MS (one step), GLLM_BENCH_OUT (JSON lines: idle nanoseconds, rows).
+Environment: GLLM_BENCH_SLEEP_MS (one step), GLLM_BENCH_SLEEP_US_PER_TOKEN (0 if not set),
+GLLM_BENCH_OUT (JSON lines: idle nanoseconds, rows).
 """
 
 import json
@@ -22,11 +23,12 @@ MAX_MODEL_LEN = 1 << 16
 def serve(child: Child) -> None:
     """Answer every plan after the sleep, until the launcher says stop."""
     sleep_s = float(os.environ["GLLM_BENCH_SLEEP_MS"]) / 1e3
+    token_s = float(os.environ.get("GLLM_BENCH_SLEEP_US_PER_TOKEN", "0")) / 1e6
     options = child.config.scheduler
     plans = Channel.connect(child.context, zmq.PULL, child.address(PLANS))
     results = Channel.connect(child.context, zmq.PUSH, child.address(RESULTS))
     num_slots, page_size = options.max_num_seqs, child.config.worker.page_size
-    num_pages = num_slots * MAX_MODEL_LEN // page_size // 8
+    num_pages = child.config.worker.num_pages or num_slots * MAX_MODEL_LEN // page_size // 8
     results.send(
         WorkerReady(
             child.epoch,
@@ -60,7 +62,7 @@ def serve(child: Child) -> None:
         for slot, count in zip(plan.slots, counts, strict=True):
             left[slot] -= count
         num_tokens = sum(left[slot] <= 0 for slot in plan.slots)
-        time.sleep(sleep_s)
+        time.sleep(sleep_s + token_s * sum(counts))
         end = time.monotonic_ns()
         results.send(
             StepResult(plan.epoch, plan.step, column([7]) * num_tokens, start, end, start - free_since)

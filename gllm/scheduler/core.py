@@ -211,6 +211,15 @@ class Scheduler:
             oldest_step_s=max(now - self.flights[0].planned_at, 0.0) if self.flights else 0.0,
         )
 
+    @property
+    def num_reserved_pages(self) -> int:
+        """Pages kept from the waiting for the growth of those that run; none by an empty engine.
+
+        Without them a new prompt would take their next pages, to be preempted soon after.
+        """
+        expected = self.cache.num_pages_for(self._growth.num_expected_tokens)
+        return max(expected, len(self.running)) if self.running else 0
+
     def check(self) -> None:
         """Raise unless every slot, page and sequence is accounted for exactly once."""
         self.waiting.check()
@@ -329,11 +338,7 @@ class Scheduler:
         """What a waiting sequence still lacks to be admitted, in this draft if there is one."""
         if not self._free_slots:
             return PassedOver.NO_SLOT
-        # Without a reserve for those that run, a new prompt would take their next pages, to be
-        # preempted soon after. Nobody is kept waiting by an empty engine.
-        expected = self.cache.num_pages_for(self._growth.num_expected_tokens)
-        reserve = max(expected, len(self.running)) if self.running else 0
-        if self.cache.pool.num_free_pages < fit.num_taken_pages + reserve:
+        if self.cache.pool.num_free_pages < fit.num_taken_pages + self.num_reserved_pages:
             return PassedOver.NO_PAGES
         if draft is None:
             return None

@@ -27,6 +27,7 @@ from gllm.protocol.wire import ProtocolError
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import policy_of
+from gllm.scheduler.record import recorded
 
 log = logging.getLogger("gllm")
 
@@ -60,18 +61,19 @@ class SchedulerProcess:
         worker = self._wait_for_worker()
         if worker is None:
             return
-        self.core = Scheduler(self.limits, policy_of(self.child.config.scheduler), worker)
+        core = Scheduler(self.limits, policy_of(self.child.config.scheduler), worker)
         self.frontend_ready = SchedulerReady(
             worker.max_model_len, worker.num_pages, worker.page_size, worker.vocab_size
         )
-        self.poller.register(self.frontends.socket, zmq.POLLIN)
-        self.child.ready()
-        while not self._told_to_stop():
-            self._take_requests()
-            self._commit_finished_steps()
-            self._expire()
-            self._plan_ahead()
-            self.poller.poll()
+        with recorded(core, self.child.config.observability) as self.core:
+            self.poller.register(self.frontends.socket, zmq.POLLIN)
+            self.child.ready()
+            while not self._told_to_stop():
+                self._take_requests()
+                self._commit_finished_steps()
+                self._expire()
+                self._plan_ahead()
+                self.poller.poll()
 
     def _wait_for_worker(self) -> WorkerReady | None:
         """The worker's first words; None if the launcher says stop before."""
