@@ -1,6 +1,11 @@
 """What every test starts from."""
 
+import os
 import signal
+
+# Triton decides when it is first imported whether kernels run in its interpreter, and any test may
+# import a library that imports it.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_configure() -> None:
