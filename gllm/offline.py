@@ -50,7 +50,7 @@ class OfflineEngine:
         self._calls: set[Future[Any]] = set()
         self._closed = False
         self._client: EngineClient | None = None
-        self._deployment = Deployment.start(config, OFFLINE)
+        self._deployment = Deployment.start(_quiet(config), OFFLINE)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gllm-offline", daemon=True)
         self._thread.start()
@@ -151,3 +151,10 @@ class OfflineEngine:
             calls = list(self._calls)
         for call in calls:
             call.cancel()
+
+
+def _quiet(config: DeploymentConfig) -> DeploymentConfig:
+    """Where nobody chose a log level: a program's terminal is its own, so only warnings come there."""
+    if config.sources.get("frontend.log_level", "default") != "default":
+        return config
+    return config.model_copy(update={"frontend": config.frontend.model_copy(update={"log_level": "warning"})})

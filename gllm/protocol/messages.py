@@ -222,7 +222,8 @@ class Tokens(Message):
         rows = len(self.request_ids)
         if len(self.tokens) != rows or len(self.outputs) not in (0, rows):
             raise ProtocolError("columns of Tokens differ in length")
-        if any(item.row >= rows for item in [*self.finished, *self.cached]):
+        marked = [item.row for item in self.finished] + [item.row for item in self.cached]
+        if any(row >= rows for row in marked):
             raise ProtocolError("a marked row lies beyond the columns of Tokens")
 
 

@@ -151,15 +151,34 @@ class Scheduler:
         messages: dict[bytes, Tokens] = {}
         page_size = self.cache.page_size
         tokens = iter(result.tokens)
+        # The hot loop: what happens to one token in thousands is in `_began` and `_finish`.
         for sequence, count, samples in zip(flight.rows, flight.counts, flight.samples, strict=True):
             token = next(tokens) if samples else None
             if sequence is None:
                 continue
-            sequence.num_committed_tokens += count
-            if not sequence.num_committed_tokens % page_size:
-                self.cache.name_pages(sequence, sequence.num_committed_tokens)
-            if token is not None:
-                self._append(sequence, token, messages, now)
+            num_committed = sequence.num_committed_tokens = sequence.num_committed_tokens + count
+            if not num_committed % page_size:
+                self.cache.name_pages(sequence, num_committed)
+            if token is None:
+                continue
+            message = messages.get(sequence.frontend)
+            if message is None:
+                message = messages[sequence.frontend] = Tokens(column(), column(), column(), [], [])
+            message.request_ids.append(sequence.request_id)
+            message.outputs.append(sequence.output)
+            message.tokens.append(token)
+            known = sequence.tokens
+            known.append(token)
+            sequence.num_pending_tokens -= 1
+            if sequence.first_token_at is None:
+                self._began(sequence, message, now)
+            if token in sequence.stop_token_ids:
+                self._finish(sequence, FinishReason.STOP, message, now)
+            elif len(known) >= sequence.max_len:
+                self._finish(sequence, FinishReason.LENGTH, message, now)
+        num_tokens = sum(len(message.tokens) for message in messages.values())
+        self.num_generated_tokens += num_tokens
+        self._growth.num_allowed_tokens -= num_tokens
         return messages
 
     # ---- the worker ----------------------------------------------------------------------------
@@ -383,32 +402,18 @@ class Scheduler:
 
     # ---- endings -------------------------------------------------------------------------------
 
-    def _append(self, sequence: Sequence, token: int, messages: dict[bytes, Tokens], now: float) -> None:
-        """One sampled token is on the host."""
-        message = messages.get(sequence.frontend)
-        if message is None:
-            message = messages[sequence.frontend] = Tokens(column(), column(), column(), [], [])
-        sequence.tokens.append(token)
-        sequence.num_pending_tokens -= 1
-        self._growth.num_allowed_tokens -= 1
-        self.num_generated_tokens += 1
-        if sequence.first_token_at is None:
-            sequence.first_token_at = now
-            if sequence.num_cached_tokens:
-                message.cached.append(Cached(len(message.tokens), sequence.num_cached_tokens))
-        reason = None
-        if token in sequence.stop_token_ids:
-            reason = FinishReason.STOP
-        elif len(sequence.tokens) >= sequence.max_len:
-            reason = FinishReason.LENGTH
-        if reason is not None:
-            num_prompt = sequence.num_prompt_tokens
-            self._growth.observe(len(sequence.tokens) - num_prompt, sequence.max_len - num_prompt)
-            message.finished.append(_finished(len(message.tokens), sequence, reason, now))
-            self._end(sequence)
-        message.request_ids.append(sequence.request_id)
-        message.outputs.append(sequence.output)
-        message.tokens.append(token)
+    def _began(self, sequence: Sequence, message: Tokens, now: float) -> None:
+        """The last row of `message` is the sequence's first token."""
+        sequence.first_token_at = now
+        if sequence.num_cached_tokens:
+            message.cached.append(Cached(len(message.tokens) - 1, sequence.num_cached_tokens))
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, message: Tokens, now: float) -> None:
+        """The last row of `message` is the sequence's last token."""
+        num_prompt = sequence.num_prompt_tokens
+        self._growth.observe(len(sequence.tokens) - num_prompt, sequence.max_len - num_prompt)
+        message.finished.append(_finished(len(message.tokens) - 1, sequence, reason, now))
+        self._end(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
         """Take slot and pages away; the sequence waits and is computed anew from its tokens."""

@@ -3,8 +3,10 @@
 Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan is what it is.
 """
 
+import math
 from array import array
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +75,12 @@ def allocate_pages(
     Zeros, not whatever memory held: a masked token weighs 0, but 0 times NaN is NaN.
     """
     shape = (num_pages, page_size, facts.num_kv_heads, facts.head_dim)
-    return [
-        (torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
-        for _ in range(facts.num_layers)
-    ]
+    return [(_zeros(shape, dtype, device), _zeros(shape, dtype, device)) for _ in range(facts.num_layers)]
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # torch writes its zeros, which makes the system find every page of gigabytes at once; numpy asks
+    # for memory that reads as zero and is found when it is first used.
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

@@ -21,6 +21,18 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+def test_only_the_worker_has_torch_in_it(tmp_path: Path) -> None:
+    """Read from the running children themselves, after they have answered a request."""
+    with serve(tmp_path / "run") as served:
+        httpx.post(
+            f"{served.url}/v1/completions", json=LONG | {"max_tokens": 2}, timeout=60
+        ).raise_for_status()
+        mapped = {title: Path(f"/proc/{pid}/maps").read_text() for title, pid in served.children().items()}
+    assert {title for title, maps in mapped.items() if "libtorch" in maps} == {"gllm::worker"}
+    assert {title for title, maps in mapped.items() if "/numpy/" in maps} == {"gllm::worker"}
+    assert {title for title, maps in mapped.items() if "/tokenizers/" in maps} == {"gllm::frontend"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_requests_finish_and_leaves_nothing(tmp_path: Path, number: int) -> None:
     with serve(tmp_path / "run") as served:

@@ -1,0 +1,1 @@
+"""The parts of `bench.device_check`: torch and triton only, so that they run on a bare GPU machine."""

@@ -1,0 +1,91 @@
+"""How attention is cut into programs, by architecture and head size; chosen once, never at start-up.
+
+A row changes with the figures that chose it and their date, taken by `bench/device_check.py`:
+
+| date | device | what chose the row |
+|---|---|---|
+| 2026-11-23 | none | arithmetic and the compiler's report (registers, shared memory): see below |
+
+The arithmetic, for 8 key heads of 128 in bf16. A key and a value of one head are 512 bytes, so that a split
+of 512 tokens is 256 KiB: one row of 32k tokens makes 64 * 8 = 512 programs for 132 multiprocessors, and
+the partial results of 4 query heads (4 * 128 float32, written and read) add 1.6 % of traffic. To keep
+4.3 TB/s busy over a latency of 0.8 us takes 26 KiB under way on each multiprocessor; two blocks of 64 keys
+are 64 KiB. In prefill, 128 query rows make 4.2 MFLOP of 64 keys with their values, 32 KiB: 19 bytes a
+cycle of a multiprocessor at 60 % of the tensor cores' rate. More rows do not fit the registers, fewer
+would ask more of the L2 cache than it gives. Two programs share a multiprocessor, so that one's
+exponentials run beside the other's products: hence the limit of 128 registers, which costs up to 160
+bytes of stack where threads compute addresses (27 of 470 instructions of the loop are spills) and none
+in the loop where the copy engine does it (pages of 64 tokens).
+"""
+
+from dataclasses import dataclass, replace
+
+import triton
+
+SPLIT_TOKENS = 512  # keys of a decode program, whoever shares the batch: results do not depend on it
+SHORT_CHUNK = 4  # chunks of up to so many tokens attend as so many decodes
+INTERPRETED_AS = 90
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTiling:
+    """The size of one program of decode attention."""
+
+    block_n: int  # keys at once
+    num_warps: int
+    num_stages: int  # blocks of keys under way
+    resident: int  # programs that fit a multiprocessor together
+    block_m: int = 16  # query heads: the least that the tensor cores take
+    split_tokens: int = SPLIT_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillTiling:
+    """The size of one program of prefill attention."""
+
+    block_m: int  # query heads times tokens
+    block_n: int  # keys at once
+    num_warps: int
+    num_stages: int  # blocks of keys under way
+    max_registers: int | None = None  # a thread's
+    copy_engine: bool = False  # whether it fetches blocks that lie in one page
+
+
+# (architecture, head_dim padded to a power of two) -> decode, prefill
+ATTENTION: dict[tuple[int, int], tuple[DecodeTiling, PrefillTiling]] = {
+    (80, 64): (DecodeTiling(64, 4, 3, 4), PrefillTiling(128, 64, 8, 2)),
+    (80, 128): (DecodeTiling(64, 4, 2, 3), PrefillTiling(128, 32, 8, 3)),
+    (80, 256): (DecodeTiling(32, 4, 2, 3), PrefillTiling(64, 32, 8, 2)),
+    (90, 64): (DecodeTiling(128, 4, 3, 3), PrefillTiling(128, 64, 8, 3, 128, True)),
+    (90, 128): (DecodeTiling(64, 4, 3, 3), PrefillTiling(128, 64, 8, 2, 128, True)),
+    (90, 256): (DecodeTiling(32, 4, 3, 3), PrefillTiling(128, 32, 8, 2, None, True)),
+    (100, 64): (DecodeTiling(128, 4, 3, 3), PrefillTiling(128, 64, 8, 3, None, True)),
+    (100, 128): (DecodeTiling(64, 4, 3, 3), PrefillTiling(128, 64, 8, 2, None, True)),
+    (100, 256): (DecodeTiling(32, 4, 3, 3), PrefillTiling(128, 32, 8, 2, None, True)),
+}
+
+
+def attention_tilings(head_dim: int, group: int) -> tuple[DecodeTiling, PrefillTiling]:
+    """Decode and prefill tilings on the current device; `group` query heads share a key head."""
+    decode, prefill = ATTENTION[row_of(head_dim)]
+    if group > decode.block_m:
+        decode = replace(decode, block_m=triton.next_power_of_2(group))
+    if group > prefill.block_m:
+        prefill = replace(prefill, block_m=triton.next_power_of_2(group))
+    return decode, prefill
+
+
+def row_of(head_dim: int) -> tuple[int, int]:
+    """The row of the table for the current device: the newest architecture that is not newer."""
+    here = architecture()
+    fitting = [(arch, size) for arch, size in ATTENTION if arch <= here and head_dim <= size]
+    if not fitting:
+        raise ValueError(f"attention has no kernel for head_dim {head_dim} on sm_{here}")
+    return min(fitting, key=lambda row: (-row[0], row[1]))
+
+
+def architecture() -> int:
+    """Compute capability as Triton counts it, 90 for a Hopper; also in the interpreter."""
+    if triton.knobs.runtime.interpret:
+        return INTERPRETED_AS
+    return int(triton.runtime.driver.active.get_current_target().arch)
