@@ -15,6 +15,9 @@ import gllm
 from gllm.checkpoint import CheckpointError
 from gllm.config import ConfigError, DeploymentConfig, FlagParser, add_flags, load, show
 from gllm.frontend.params import ParameterError, SamplingParams
+from gllm.replay_command import HELP as REPLAY_HELP
+from gllm.replay_command import add_arguments as add_replay
+from gllm.replay_command import replay
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -174,4 +177,5 @@ COMMANDS = (
     Command(("batch",), "answer a file of requests in OpenAI's batch form", add_batch, run_batch),
     Command(("config", "show"), "print the configuration in force, and where each value is from",
             add_deployment, run_config_show),
+    Command(("replay",), REPLAY_HELP, add_replay, replay),
 )  # fmt: skip

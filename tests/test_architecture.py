@@ -26,6 +26,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"worker", "protocol", "config", "process", "checkpoint", "kernels"},
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
+    "what_if": ({"what_if", "scheduler", "protocol", "config"}, {"torch", "numpy", "zmq"}),
+    "offline": (
+        {"checkpoint", "config", "frontend", "launch", "process"},
+        {"torch", "numpy", "transformers"},
+    ),
     "launch": ({"config", "process", "protocol"}, {"torch"}),
 }
 EXECUTES_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}

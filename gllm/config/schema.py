@@ -267,7 +267,11 @@ class ObservabilityConfig(Section):
 
     record_file: Annotated[
         Annotated[str, text("run.glr")] | None,
-        Option("file that records the scheduler's inputs and plans for gllm replay", ("--record",), "FILE"),
+        Option(
+            "record the scheduler's inputs and plans for gllm replay, token ids included, in this file",
+            ("--record",),
+            "FILE",
+        ),
     ] = None
     record_max_bytes: Annotated[
         Bytes, Option("size at which a recording goes on in a new file", ("--record-max-bytes",), "BYTES")
