@@ -1,0 +1,1 @@
+"""The capacity simulator: the real scheduler's core against a cost model instead of a worker."""
