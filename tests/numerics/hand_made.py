@@ -10,7 +10,7 @@ from gllm.checkpoint import open_checkpoint
 from gllm.kernels.dispatch import operators
 from gllm.protocol.messages import Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
-from gllm.worker.models import load_model
+from gllm.worker.models import load_model, longest_context
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
 
@@ -30,7 +30,8 @@ def runner_of(
     checkpoint = open_checkpoint(path)
     device, ops = torch.device("cpu"), operators(backend)
     model = load_model(checkpoint, dtype, device, ops)
-    slots = Slots(num_slots, num_pages, page_size, checkpoint.max_model_len, checkpoint.vocab_size, device)
+    length = longest_context(checkpoint, model.facts)
+    slots = Slots(num_slots, num_pages, page_size, length, checkpoint.vocab_size, device)
     pages = allocate_pages(model.facts, num_pages, page_size, dtype, device)
     return ModelRunner(model, slots, pages, ops, max_num_batched_tokens=4096)
 
