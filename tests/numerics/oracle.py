@@ -12,6 +12,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
@@ -114,9 +115,9 @@ SHAPES: dict[str, Any] = {
 BASIC = ("llama2", "llama3", "llama3.1", "qwen2")  # for tests that do not look at what differs
 
 
-def random_model(name: str, seed: int = 0, std: float = 0.3) -> PreTrainedModel:
+def random_model(shape: str | PreTrainedConfig, seed: int = 0, std: float = 0.3) -> PreTrainedModel:
     """A model whose every parameter is spread so far that its greedy text wanders."""
-    config = SHAPES[name]
+    config = SHAPES[shape] if isinstance(shape, str) else shape
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     for parameter_name, parameter in model.named_parameters():
