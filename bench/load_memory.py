@@ -43,7 +43,7 @@ def write_checkpoint(path: Path, num_bytes: int) -> int:
     names = family_of("LlamaForCausalLM").names
     places = list(place_tensors(names, facts.num_layers, shapes, facts.row_ranges()).items())
     random.Random(0).shuffle(places)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(NUM_SHARDS):
         file = f"model-{shard + 1:05}-of-{NUM_SHARDS:05}.safetensors"
         part = places[shard::NUM_SHARDS]
