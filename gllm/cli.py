@@ -166,6 +166,12 @@ def run_batch(given: argparse.Namespace) -> int:
     return run(deployment(given), given.input_file, given.output_file)
 
 
+def run_inspect(given: argparse.Namespace) -> int:
+    from gllm.inspect_model import inspect
+
+    return inspect(deployment(given))
+
+
 def run_config_show(given: argparse.Namespace) -> int:
     print(show(deployment(given)))
     return 0
@@ -175,6 +181,8 @@ COMMANDS = (
     Command(("serve",), "serve a model over HTTP, in OpenAI's form", add_deployment, run_serve),
     Command(("chat",), "chat with a model on the terminal", add_chat, run_chat),
     Command(("batch",), "answer a file of requests in OpenAI's batch form", add_batch, run_batch),
+    Command(("inspect",), "say what a model directory holds, what it needs, and whether it runs here",
+            add_deployment, run_inspect),
     Command(("config", "show"), "print the configuration in force, and where each value is from",
             add_deployment, run_config_show),
     Command(("replay",), REPLAY_HELP, add_replay, replay),

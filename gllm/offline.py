@@ -35,7 +35,8 @@ class OfflineEngine:
     """
 
     def __init__(self, config: DeploymentConfig) -> None:
-        self.checkpoint = open_checkpoint(config.model.path)  # mistakes in it are cheapest to find here
+        # Mistakes in it are cheapest to find here.
+        self.checkpoint = open_checkpoint(config.model.path, weights=config.model.load_format != "dummy")
         try:
             self.tokenizer = Tokenizer.load(self.checkpoint.path)
             self.tokenizer.check_fits(self.checkpoint.vocab_size)

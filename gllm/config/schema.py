@@ -72,9 +72,15 @@ class ModelConfig(Section):
         Option("type of weights and activations", ("--dtype",), "TYPE"),
     ] = "auto"
     load_format: Annotated[
-        Literal["auto", "safetensors"],
-        Option("format of the weight files", ("--load-format",), "FORMAT"),
+        Literal["auto", "safetensors", "dummy"],
+        Option(
+            "format of the weight files; dummy: random weights, for benchmarks", ("--load-format",), "FORMAT"
+        ),
     ] = "auto"
+    rope_theta: Annotated[
+        Annotated[float, number(0, above=True)] | None,
+        Option("base of the rotary embedding; without it the checkpoint's", ("--rope-theta",), "BASE"),
+    ] = None
     seed: Annotated[
         int,
         integer(0, MAX_INT64),

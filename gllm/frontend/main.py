@@ -143,7 +143,7 @@ class Frontend:
     def _load(self, engine: EngineClient) -> tuple[TextEngine, ChatTemplate | None]:
         model = self._config.model
         try:
-            checkpoint = open_checkpoint(model.path)
+            checkpoint = open_checkpoint(model.path, weights=model.load_format != "dummy")
         except CheckpointError as error:
             raise StartError(str(error)) from None
         tokenizer = Tokenizer.load(checkpoint.path)

@@ -47,6 +47,8 @@ SUPPORTED = [
     ("--dtype float", "model.dtype", "float32"),
     ("--dtype bfloat16", "model.dtype", "bfloat16"),
     ("--load-format safetensors", "model.load_format", "safetensors"),
+    ("--load-format dummy", "model.load_format", "dummy"),
+    ("--rope-theta 5e6", "model.rope_theta", 5e6),
     ("--seed 9", "model.seed", 9),
     ("--random-seed 9", "model.seed", 9),
     ("--pipe-schedule", "scheduler.micro_batches", 2),
@@ -102,7 +104,6 @@ FULFILLED = [
 REFUSED = [
     "--no-enforce-eager",
     "--kv-cache-dtype fp8",
-    "--load-format dummy",
     "--device cuda",
     "--api-key secret",
     "--api-key None",
