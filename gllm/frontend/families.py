@@ -59,7 +59,7 @@ _LLAMA2_CHAT = (
     "{% if messages[0].role == 'system' %}{% set turns = messages[1:] %}"
     "{% set opening = '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n' %}"
     "{% else %}{% set turns = messages %}{% set opening = '' %}{% endif %}"
-    "{% for message in turns %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{% for message in turns %}{% if message.role != ('user' if loop.index0 % 2 == 0 else 'assistant') %}"
     "{{ raise_exception('roles must alternate: user, assistant, user, and so on') }}{% endif %}"
     "{% if message.role == 'user' %}"
     "{{ '<s>[INST] ' + ((opening if loop.first else '') + message.content).strip() + ' [/INST]' }}"

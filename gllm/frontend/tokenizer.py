@@ -63,8 +63,9 @@ class Tokenizer:
         """Raise `StartError` unless every token has one of the model's `num_rows` embedding rows."""
         if self.vocab_size > num_rows:
             raise StartError(
-                f"the tokenizer knows {self.vocab_size} tokens, but the model has rows for {num_rows} only: "
-                "use the tokenizer that belongs to this checkpoint"
+                f"the tokenizer knows {self.vocab_size} tokens, but the model has rows for {num_rows} only "
+                f"(none for {self.id_to_token(num_rows)!r:.80}): use the tokenizer that belongs to this "
+                "checkpoint"
             )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:

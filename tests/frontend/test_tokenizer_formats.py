@@ -179,7 +179,7 @@ def test_ids_in_the_files_count_more_than_the_familys_order(tmp_path: Path) -> N
     (root / "added_tokens.json").write_text(json.dumps({"<pad>": num_pieces}))
     tokenizer = Tokenizer.load(root)
     assert tokenizer.encode("<pad>", add_special_tokens=False) == [num_pieces]
-    with pytest.raises(StartError, match=f"knows {num_pieces + 1} tokens, but the model has rows"):
+    with pytest.raises(StartError, match=f"knows {num_pieces + 1} tokens, .*none for '<pad>'"):
         tokenizer.check_fits(num_pieces)
 
 
