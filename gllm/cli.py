@@ -7,7 +7,7 @@ Knows no option of a deployment (see `gllm.config`), and imports what a command 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,9 @@ def run_chat(given: argparse.Namespace) -> int:
     if given.url is None:
         from gllm.llm import LLM
 
-        params = SamplingParams(**{"max_tokens": None, **options})
+        SamplingParams(**options)  # a mistake is named before anything starts
         with LLM(config=deployment(given)) as llm:
+            params = replace(llm.get_default_sampling_params(), **{"max_tokens": None, **options})
             chat.converse(chat.offline_speaker(llm, params), given.system)
         return 0
     model = model_at_server(given)

@@ -37,7 +37,6 @@ class Pending:
 
 
 PENDING = (
-    Pending("model.generation_config", ("--generation-config",)),
     Pending("model.tokenizer", ("--tokenizer", "--tokenizer-path")),
     Pending("model.tokenizer_mode", ("--tokenizer-mode",), holds=("auto",)),
     Pending("model.skip_tokenizer_init", switches={"--skip-tokenizer-init": ENABLE}, holds=(False,)),

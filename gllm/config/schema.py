@@ -90,6 +90,16 @@ class ModelConfig(Section):
         Annotated[str, text("chatml.jinja")] | None,
         Option("file of a chat template; without it the checkpoint's", ("--chat-template",), "FILE"),
     ] = None
+    generation_config: Annotated[
+        Literal["auto", "vllm"],
+        spelled({}),
+        Option(
+            "sampling of requests that are silent; auto: the checkpoint's generation_config.json, "
+            "vllm: neutral",
+            ("--generation-config",),
+            "auto|vllm",
+        ),
+    ] = "auto"
 
     @property
     def name(self) -> str:

@@ -17,6 +17,7 @@ from gllm.config import DeploymentConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.connection import MAX_HEADER_BYTES, Connection
+from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.tokenizer import Tokenizer
@@ -147,8 +148,10 @@ class Frontend:
         except CheckpointError as error:
             raise StartError(str(error)) from None
         tokenizer = Tokenizer.load(checkpoint.path)
+        tokenizer.check_fits(checkpoint.vocab_size)
         template = ChatTemplate.find(tokenizer, model.chat_template)
-        return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed), template
+        defaults = sampling_defaults(checkpoint.generation_config, model.generation_config)
+        return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed, defaults), template
 
     async def _serve(self, engine: EngineClient) -> None:
         """Take HTTP requests until told to stop."""

@@ -61,6 +61,8 @@ SUPPORTED = [
     ("--pipe-schedule --num-micro-batches 3", "scheduler.micro_batches", 3),
     ("--num-micro-batches 1 --no-pipe-schedule", "scheduler.micro_batches", 1),
     ("--chat-template t.jinja", "model.chat_template", "t.jinja"),
+    ("--generation-config vllm", "model.generation_config", "vllm"),
+    ("--generation-config auto", "model.generation_config", "auto"),
     ("--max-num-queued-reqs 5", "scheduler.max_num_queued_reqs", 5),
     ("--max-queued-requests 5", "scheduler.max_num_queued_reqs", 5),
     ("--max-num-queued-tokens 10k", "scheduler.max_num_queued_tokens", 10_000),
@@ -117,7 +119,6 @@ REFUSED = [
     "--watchdog-timeout 300",
     "--root-path /api",
     "--otlp-traces-endpoint http://x",
-    "--generation-config auto",
     "--tp 2",
 ]
 
