@@ -105,6 +105,11 @@ class Tokenizer:
         """The id of the end-of-text token that tokenizer_config.json names."""
         return self._special.get(self.special_tokens.get("eos_token", ""))
 
+    @property
+    def special_token_ids(self) -> frozenset[int]:
+        """The ids of all special tokens."""
+        return frozenset(self._special.values())
+
     @cached_property
     def special_pattern(self) -> re.Pattern[str] | None:
         """Finds the texts of special tokens, the longest first; None where there are none."""
