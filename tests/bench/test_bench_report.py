@@ -46,7 +46,8 @@ P99.9 E2EL (ms):                         499.70
 ==================================================
 """  # noqa: W291
 FIGURES = """duration completed failed total_input_tokens total_output_tokens request_throughput
-request_goodput output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests avg_latency_ms"""
+request_goodput output_throughput total_token_throughput max_output_tokens_per_s max_concurrent_requests
+avg_latency_ms"""
 DETAILS = "input_lens output_lens ttfts itls latencies start_times generated_texts errors"
 
 
