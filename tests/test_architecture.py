@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"worker", "protocol", "config", "process", "checkpoint", "kernels"},
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
+    "bench": ({"bench", "config", "chat", "process", "frontend", "llm"}, {"torch", "transformers", "zmq"}),
     "launch": ({"config", "process", "protocol"}, {"torch"}),
 }
 EXECUTES_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
@@ -92,7 +93,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import gllm", {"torch", "zmq", "pydantic", "tokenizers"}),
         ("from gllm import LLM, SamplingParams", {"torch", "transformers", "uvicorn"}),
-        ("import gllm.cli", {"torch", "zmq", "tokenizers"}),
+        ("import gllm.cli", {"torch", "zmq", "tokenizers", "numpy"}),
+        ("import gllm.bench.serve, gllm.bench.engines", {"torch", "transformers", "vllm", "uvicorn"}),
         ("import gllm.launch", {"torch", "tokenizers", "starlette"}),
         ("import gllm.scheduler.main", {"torch", "numpy", "tokenizers", "starlette", "transformers"}),
         ("import gllm.frontend.main", {"torch", "transformers", "safetensors"}),

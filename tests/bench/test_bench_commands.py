@@ -183,6 +183,7 @@ def test_a_mistake_is_one_sentence_and_code_2(
     arguments: str, sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(sys.modules, "vllm", None)  # as if it were not installed
     code: object
     try:
         code = main(["bench", *arguments.split()])
