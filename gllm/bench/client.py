@@ -115,7 +115,9 @@ class Client:
         return *await asyncio.open_connection(*self._address, ssl=self._ssl), True
 
 
-def _note(api: Api, event: dict[str, Any], now: float, outcome: Outcome) -> None:
+def _note(api: Api, event: Any, now: float, outcome: Outcome) -> None:
+    if not isinstance(event, dict):
+        raise ResponseError(f"the server sent an event that is no JSON object: {event!r:.80}")
     if "error" in event:
         error = event["error"]
         outcome.error = str(error.get("message", error) if isinstance(error, dict) else error)

@@ -61,6 +61,8 @@ class RandomTokens:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, count: int, rng: np.random.Generator | None = None) -> "array[int]":
+        if count < 0:
+            raise BenchError(f"a prompt cannot have {count} tokens: set its lengths to 0 or more")
         return array("i", (rng or self.rng).choice(self._ordinary, count).tobytes())
 
     def of(self, kind: str, number: int, count: int) -> "array[int]":

@@ -46,6 +46,8 @@ class Trace:
 
     def at_rate(self, rate: float) -> "Trace":
         """The same requests at `rate` a second: time is stretched, bursts stay bursts."""
+        if not rate > 0:
+            raise TraceError(f"the request rate is {rate:g}, expected a number above 0")
         span = self.requests[-1].arrival_s - self.requests[0].arrival_s
         if not span:
             raise TraceError(f"all requests of {self.name} arrive at once: its rate cannot be changed")

@@ -187,6 +187,7 @@ REFUSAL = b'{"error": {"message": "too long", "code": null}}'
         (streamed(DONE), "the answer ended without any output"),
         (plain(CHUNKED + chunk(text("a"))), "the server closed the connection before its answer was whole"),
         (streamed(b"data: {\n\n"), "Expecting property name"),
+        (streamed(b"data: [1]\n\n"), "no JSON object: [1]"),
     ],
 )
 def test_what_goes_wrong_is_the_error_of_its_request(answer: Answer, error: str) -> None:

@@ -167,6 +167,10 @@ def test_latency_prints_its_lines_and_saves_its_keys(tmp_path: Path) -> None:
         ("throughput demo/model --backend hf --num-prompts 1", "--hf-max-batch-size"),
         ("throughput demo/model --dataset-name sharegpt", "--dataset-path"),
         ("throughput demo/model --num-prompts 0", "--num-prompts is 0"),
+        (
+            "throughput demo/model --dataset-name prefix_repetition --prefix-repetition-suffix-len -1",
+            "-1 tokens",
+        ),
         ("latency demo/model --batch-size 0", "--batch-size is 0"),
         ("latency", "no model is given"),
         ("serve --goodput speed:3", "METRIC:MS"),

@@ -39,6 +39,8 @@ def test_times_are_stretched_and_lengths_divided(tmp_path: Path) -> None:
     trace = read_trace(write(tmp_path / "t", HEADER, *ROWS))
     assert [one.arrival_s for one in trace.slowed(0.5).requests] == [0, 0.5, 1.5, 2]
     assert [one.arrival_s for one in trace.at_rate(2.0).requests] == [0, 0.5, 1.5, 2]
+    with pytest.raises(TraceError, match="above 0"):
+        trace.at_rate(-1)
     short = trace.shortened(4)
     assert short.block_size == 2
     assert [one.num_prompt_tokens for one in short.requests] == [5, 6, 3, 1]
