@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gllm
+from gllm.bench import command as bench
 from gllm.checkpoint import CheckpointError
 from gllm.config import ConfigError, DeploymentConfig, FlagParser, add_flags, load, show
 from gllm.frontend.params import ParameterError, SamplingParams
@@ -92,6 +93,18 @@ def deployment(given: argparse.Namespace) -> DeploymentConfig:
     return load(given.target, given)
 
 
+def before_deployment(
+    add_own: Callable[[argparse.ArgumentParser], None],
+) -> Callable[[argparse.ArgumentParser], None]:
+    """A command's own flags, and those of the deployment that it needs."""
+
+    def add_both(parser: argparse.ArgumentParser) -> None:
+        add_own(parser)
+        add_deployment(parser)
+
+    return add_both
+
+
 CHAT_OPTIONS = {  # fields of SamplingParams and of OpenAI's chat request alike
     "max_tokens": (int, "N", "longest answer in tokens (default: what the context has room for)"),
     "temperature": (float, "T", "0 is greedy"),
@@ -121,6 +134,12 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- commands ---------------------------------------------------------------------------------
+
+
+def on_deployment(
+    run: Callable[[argparse.Namespace, DeploymentConfig], int],
+) -> Callable[[argparse.Namespace], int]:
+    return lambda given: run(given, deployment(given))
 
 
 def run_serve(given: argparse.Namespace) -> int:
@@ -187,4 +206,9 @@ COMMANDS = (
     Command(("config", "show"), "print the configuration in force, and where each value is from",
             add_deployment, run_config_show),
     Command(("replay",), REPLAY_HELP, add_replay, replay),
+    Command(("bench", "serve"), "put load on a running server and measure it", bench.add_serve, bench.serve),
+    Command(("bench", "throughput"), "measure the offline throughput of an engine",
+            before_deployment(bench.add_throughput), on_deployment(bench.throughput)),
+    Command(("bench", "latency"), "measure the time that one batch takes",
+            before_deployment(bench.add_latency), on_deployment(bench.latency)),
 )  # fmt: skip

@@ -92,6 +92,11 @@ class Tokenizer:
         return self._special.get(self.special_tokens.get("eos_token", ""))
 
     @property
+    def special_token_ids(self) -> frozenset[int]:
+        """The ids of all special tokens."""
+        return frozenset(self._special.values())
+
+    @property
     def special_pattern(self) -> re.Pattern[str] | None:
         """Finds the special tokens that a text spells, the longest first; None where there are none."""
         return self._vocabulary.pattern
