@@ -110,6 +110,16 @@ def test_another_rotary_base_is_taken_from_the_option(tmp_path: Path) -> None:
     assert sequence.generated == greedy(model, PROMPT, NUM_TOKENS)
 
 
+def test_what_published_files_of_glm_leave_out_has_the_values_of_transformers(tmp_path: Path) -> None:
+    model = random_model("glm")
+    path = write(model, tmp_path)
+    edit_config(
+        path, rope_parameters=None, partial_rotary_factor=None, head_dim=None, rms_norm_eps=None,
+        attention_bias=None, tie_word_embeddings=None,
+    )  # fmt: skip
+    agrees(model, path)
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_slow_and_obvious_kernels_make_the_same_text(name: str, tmp_path: Path) -> None:
     model = random_model(name)

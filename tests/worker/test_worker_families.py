@@ -78,6 +78,16 @@ def test_published_configurations_have_the_published_number_of_parameters(
     assert read_architecture(opened(tmp_path, config)).num_parameters() == num_parameters
 
 
+def test_what_published_files_leave_out_has_the_family_s_default(tmp_path: Path) -> None:
+    left_out = dict.fromkeys(("rope_theta", "sliding_window", "head_dim", "original_rope", "rms_norm_eps"))
+    assert read_architecture(opened(tmp_path, CHATGLM3 | left_out)).rotary.interleaved
+    mixtral = read_architecture(opened(tmp_path, MIXTRAL | left_out))
+    assert (mixtral.rotary.theta, mixtral.norm_eps, mixtral.window) == (1e6, 1e-5, None)
+    assert read_architecture(opened(tmp_path, MISTRAL_1 | left_out)).window == 4096
+    qwen3 = read_architecture(opened(tmp_path, QWEN3_MOE | left_out))
+    assert (qwen3.head_dim, qwen3.rotary.theta, qwen3.norm_eps) == (128, 1e4, 1e-6)
+
+
 # ---- GLM's two layouts ------------------------------------------------------------------------
 
 
@@ -218,3 +228,9 @@ def test_a_directory_without_weights_is_refused_unless_they_are_dummies(tmp_path
     assert look_through(WorkerOptions(tmp_path, load_format="dummy")).facts.num_layers == 32
     with pytest.raises(CheckpointError, match=r"holds no \*.safetensors file"):
         look_through(WorkerOptions(tmp_path))
+
+
+def test_mistral_without_a_window_sees_all(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(MISTRAL_1 | {"sliding_window": None}))
+    checkpoint = open_checkpoint(tmp_path, weights=False)
+    assert longest_context(checkpoint, read_architecture(checkpoint)) == 32768
