@@ -1,6 +1,6 @@
 """Run and time the kernels on a GPU, from a bare copy of the tree: torch and triton are all it needs.
 
-    python -m bench.device_check [--parts 1,2,3,tune] [--out DIR] [--limit SECONDS] [--dry-run]
+    python -m bench.device_check [--parts 1,2,3,tune] [--out DIR] [--limit SECONDS] [--share I/N] [--dry-run]
 
 | part | what |
 |---|---|
@@ -10,7 +10,9 @@
 | tune | attention under other tilings and splits |
 
 Each part ends within --limit (8 minutes) and skips what is left. Writes JSON lines to DIR, line by
-line; prints a table at the end. Exits 1 on an error or a wrong result. --dry-run needs no GPU: tiny
+line; prints a table at the end. Exits 1 on an error or a wrong result. --share I/N, from 0, takes every
+N-th item of parts 2 and tune: compiling takes longest, so that N processes beside one another check all
+in a fraction of the time, and leave a warm cache for those that time. --dry-run needs no GPU: tiny
 shapes in Triton's interpreter, times that mean nothing.
 """
 
@@ -37,6 +39,7 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; all is the default")
     parser.add_argument("--out", type=Path, default=Path("device_check"), help="folder of the JSON lines")
     parser.add_argument("--limit", type=float, default=480.0, help="seconds a part may take")
+    parser.add_argument("--share", default="0/1", help="I/N: every N-th item of parts 2 and tune, from I")
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args()
     parts = options.parts.split(",")
@@ -45,7 +48,10 @@ def main() -> int:
     if options.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported, which happens below
     machine_type = import_module("bench.device.machine").Machine
-    machine = machine_type(is_dry=options.dry_run, out=options.out, limit_s=options.limit)
+    index, count = map(int, options.share.split("/"))
+    machine = machine_type(
+        is_dry=options.dry_run, out=options.out, limit_s=options.limit, share=(index, count)
+    )
     machine.emit("machine", **machine.description())
     for part in parts:
         start = time.monotonic()

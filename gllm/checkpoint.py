@@ -56,8 +56,11 @@ class Checkpoint:
     tensors: dict[str, TensorEntry] = field(repr=False)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint in the directory `path`; raises `CheckpointError` for whatever is wrong with it."""
+def open_checkpoint(path: str | Path, *, weights: bool = True) -> Checkpoint:
+    """The checkpoint in the directory `path`; raises `CheckpointError` for whatever is wrong with it.
+
+    weights: false for a directory that need not hold any, and whose tensors are not looked for.
+    """
     root = Path(path)
     if not root.is_dir():
         raise CheckpointError(
@@ -91,7 +94,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         max_model_len=_max_model_len(config),
         vocab_size=read_int(config, "padded_vocab_size", "vocab_size"),
         eos_token_ids=tuple(dict.fromkeys(_eos_ids(config) + _eos_ids(generation_config))),
-        tensors=_find_tensors(root),
+        tensors=_find_tensors(root) if weights else {},
     )
 
 
@@ -150,8 +153,14 @@ def rope_block(config: dict[str, Any]) -> dict[str, Any]:
 def _max_model_len(config: dict[str, Any]) -> int:
     length = read_int(config, "max_position_embeddings", "seq_length", "max_position_embeddings")
     rope = rope_block(config)
-    # Files with linear scaling state the length before scaling; llama3's state the one after it.
-    return int(length * read_float(rope, "factor")) if rope["rope_type"] == "linear" else length
+    # Files with linear or yarn scaling may state the length before scaling; llama3's state the one after
+    # it. Dynamic scaling is served up to the length before it.
+    if rope["rope_type"] == "linear":
+        return int(length * read_float(rope, "factor"))
+    if rope["rope_type"] == "yarn":
+        original = read_int(rope, "original_max_position_embeddings", default=length)
+        return int(original * read_float(rope, "factor"))
+    return length
 
 
 def _eos_ids(config: dict[str, Any]) -> tuple[int, ...]:

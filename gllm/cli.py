@@ -7,11 +7,12 @@ Knows no option of a deployment (see `gllm.config`), and imports what a command 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gllm
+from gllm.bench import command as bench
 from gllm.checkpoint import CheckpointError
 from gllm.config import ConfigError, DeploymentConfig, FlagParser, add_flags, load, show
 from gllm.frontend.params import ParameterError, SamplingParams
@@ -92,6 +93,18 @@ def deployment(given: argparse.Namespace) -> DeploymentConfig:
     return load(given.target, given)
 
 
+def before_deployment(
+    add_own: Callable[[argparse.ArgumentParser], None],
+) -> Callable[[argparse.ArgumentParser], None]:
+    """A command's own flags, and those of the deployment that it needs."""
+
+    def add_both(parser: argparse.ArgumentParser) -> None:
+        add_own(parser)
+        add_deployment(parser)
+
+    return add_both
+
+
 CHAT_OPTIONS = {  # fields of SamplingParams and of OpenAI's chat request alike
     "max_tokens": (int, "N", "longest answer in tokens (default: what the context has room for)"),
     "temperature": (float, "T", "0 is greedy"),
@@ -123,6 +136,12 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
 # ---- commands ---------------------------------------------------------------------------------
 
 
+def on_deployment(
+    run: Callable[[argparse.Namespace, DeploymentConfig], int],
+) -> Callable[[argparse.Namespace], int]:
+    return lambda given: run(given, deployment(given))
+
+
 def run_serve(given: argparse.Namespace) -> int:
     from gllm.launch import serve
 
@@ -136,8 +155,9 @@ def run_chat(given: argparse.Namespace) -> int:
     if given.url is None:
         from gllm.llm import LLM
 
-        params = SamplingParams(**{"max_tokens": None, **options})
+        SamplingParams(**options)  # a mistake is named before anything starts
         with LLM(config=deployment(given)) as llm:
+            params = replace(llm.get_default_sampling_params(), **{"max_tokens": None, **options})
             chat.converse(chat.offline_speaker(llm, params), given.system)
         return 0
     model = model_at_server(given)
@@ -166,6 +186,12 @@ def run_batch(given: argparse.Namespace) -> int:
     return run(deployment(given), given.input_file, given.output_file)
 
 
+def run_inspect(given: argparse.Namespace) -> int:
+    from gllm.inspect_model import inspect
+
+    return inspect(deployment(given))
+
+
 def run_config_show(given: argparse.Namespace) -> int:
     print(show(deployment(given)))
     return 0
@@ -175,7 +201,14 @@ COMMANDS = (
     Command(("serve",), "serve a model over HTTP, in OpenAI's form", add_deployment, run_serve),
     Command(("chat",), "chat with a model on the terminal", add_chat, run_chat),
     Command(("batch",), "answer a file of requests in OpenAI's batch form", add_batch, run_batch),
+    Command(("inspect",), "say what a model directory holds, what it needs, and whether it runs here",
+            add_deployment, run_inspect),
     Command(("config", "show"), "print the configuration in force, and where each value is from",
             add_deployment, run_config_show),
     Command(("replay",), REPLAY_HELP, add_replay, replay),
+    Command(("bench", "serve"), "put load on a running server and measure it", bench.add_serve, bench.serve),
+    Command(("bench", "throughput"), "measure the offline throughput of an engine",
+            before_deployment(bench.add_throughput), on_deployment(bench.throughput)),
+    Command(("bench", "latency"), "measure the time that one batch takes",
+            before_deployment(bench.add_latency), on_deployment(bench.latency)),
 )  # fmt: skip

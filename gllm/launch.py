@@ -24,7 +24,7 @@ import zmq
 
 import gllm
 from gllm.config import DeploymentConfig
-from gllm.process import CONFIG_FILE, CONTROL
+from gllm.process import CONFIG_FILE, CONTROL, SOCKETS
 from gllm.protocol.channel import PeerGone, Server, endpoint
 from gllm.protocol.messages import Drain, Drained, Failed, Message, Ready, Role, Stop
 from gllm.protocol.wire import ProtocolError
@@ -127,6 +127,8 @@ class Deployment:
             with _lifeline() as lifeline:
                 try:
                     (self.run_dir / CONFIG_FILE).write_text(config.to_json())
+                    for name in SOCKETS:
+                        endpoint(self.run_dir, name)  # raises for a path that the system cannot take
                     control = Server(context, endpoint(self.run_dir, CONTROL))
                     for role in self._roles:
                         self._children[role] = _spawn(

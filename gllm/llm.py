@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from gllm.config import DeploymentConfig, load
-from gllm.frontend.chat import checked_messages
+from gllm.frontend.chat import ANSWER, Ending, checked_messages
 from gllm.frontend.engine import Refused
 from gllm.frontend.generation import GenerationFailed, TextDelta
 from gllm.frontend.params import SamplingParams
@@ -29,12 +29,16 @@ EachParams = SamplingParams | Sequence[SamplingParams] | None
 
 @dataclass(slots=True)
 class Request:
-    """A prompt, tokenized and checked, and how to go on from it. index: its place in the call."""
+    """A prompt, tokenized and checked, and how to go on from it. index: its place in the call.
+
+    is_answer: what follows is a whole answer of a chat.
+    """
 
     index: int
     text: str | None
     token_ids: list[int]
     params: SamplingParams
+    is_answer: bool
 
 
 class LLM:
@@ -70,32 +74,50 @@ class LLM:
         """What follows each prompt, in the order of the prompts.
 
         A prompt is a string, a list of token ids, `{"prompt": text}` or `{"prompt_token_ids": [...]}`;
-        sampling_params are for all prompts, or one for each. All prompts are checked before the first
+        sampling_params are for all prompts, or one for each; without any those of
+        `get_default_sampling_params`. All prompts are checked before the first
         runs: ValueError names the one that is wrong. Ctrl-C cancels what runs.
         """
-        return self._answer(_prompts(prompts), self._read, sampling_params, use_tqdm)
+        return self._answer(_prompts(prompts), self._read, sampling_params, use_tqdm, is_answer=False)
 
     def chat(
         self,
         messages: Conversation | Iterable[Conversation],
         sampling_params: EachParams = None,
         use_tqdm: bool = True,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> list[RequestOutput]:
-        """The answer to a conversation, or to each of several, by the chat template; else as `generate`."""
-        return self._answer(_conversations(messages), self._render, sampling_params, use_tqdm)
+        """The answer to a conversation, or to each of several, by the chat template; else as `generate`.
+
+        continue_final_message (then with add_generation_prompt=False): go on with the words of the
+        final message instead of answering it.
+        """
+        ending = Ending(add_generation_prompt, continue_final_message)
+
+        def read(conversation: Conversation) -> tuple[str | None, list[int]]:
+            return self._render(conversation, ending)
+
+        return self._answer(
+            _conversations(messages), read, sampling_params, use_tqdm, is_answer=add_generation_prompt
+        )
 
     def stream_chat(
         self, messages: Conversation, sampling_params: SamplingParams | None = None
     ) -> Generator[TextDelta]:
         """The answer to one conversation as it comes; closing the iterator cancels it."""
         with _sentences("the conversation"):
-            return self._stream(
-                self._checked(0, *self._render(messages), sampling_params or SamplingParams())
-            )
+            params = sampling_params or self.get_default_sampling_params()
+            return self._stream(self._checked(0, *self._render(messages), params, is_answer=True))
 
     def chat_prompt(self, messages: Conversation) -> list[int]:
         """The token ids that the chat template makes of a conversation; ValueError where it refuses it."""
         return self._render(messages)[1]
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What is used where none are given: the checkpoint's, unless generation_config="vllm"."""
+        return SamplingParams(**self._engine.text.sampling_defaults)
 
     @property
     def max_model_len(self) -> int:
@@ -130,28 +152,31 @@ class LLM:
             return content, self._engine.tokenizer.encode(content)
         return None, _token_ids(content)
 
-    def _render(self, messages: Conversation) -> tuple[str | None, list[int]]:
+    def _render(self, messages: Conversation, ending: Ending = ANSWER) -> tuple[str | None, list[int]]:
         """The text and the token ids of a conversation."""
         template = self._engine.template
         if template is None:
             raise ValueError("this model has no chat template: name a file with chat_template=FILE")
         plain = [dict(message) if isinstance(message, Mapping) else message for message in messages]
         checked = checked_messages(plain)
-        return template.render(checked), template.encode(checked)
+        return template.render(checked, ending), template.encode(checked, ending)
 
-    def _checked(self, index: int, text: str | None, token_ids: list[int], params: SamplingParams) -> Request:
+    def _checked(
+        self, index: int, text: str | None, token_ids: list[int], params: SamplingParams, is_answer: bool
+    ) -> Request:
         """A request that fits; its answer ends where the context does, as in vLLM. Raises ParameterError."""
         room = self._engine.text.room(len(token_ids))
         if params.max_tokens is not None and params.max_tokens > room:
             params = replace(params, max_tokens=room)
         self._engine.text.check(token_ids, params)
-        return Request(index, text, token_ids, params)
+        return Request(index, text, token_ids, params, is_answer)
 
     # ---- requests to results -------------------------------------------------------------------
 
     def _stream(self, request: Request) -> Generator[TextDelta]:
         with _sentences("the conversation"):
-            yield from self._engine.iterate(self._engine.text.stream(request.token_ids, request.params))
+            stream = self._engine.text.stream(request.token_ids, request.params, is_answer=request.is_answer)
+            yield from self._engine.iterate(stream)
 
     def _answer(
         self,
@@ -159,11 +184,14 @@ class LLM:
         read: Callable[[P], tuple[str | None, list[int]]],
         params: EachParams,
         use_tqdm: bool,
+        *,
+        is_answer: bool,
     ) -> list[RequestOutput]:
         requests = []
-        for index, (prompt, its_params) in enumerate(zip(prompts, _each(params, len(prompts)), strict=True)):
+        each = _each(self.get_default_sampling_params() if params is None else params, len(prompts))
+        for index, (prompt, its_params) in enumerate(zip(prompts, each, strict=True)):
             with _sentences(f"prompt {index}"):
-                requests.append(self._checked(index, *read(prompt), its_params))
+                requests.append(self._checked(index, *read(prompt), its_params, is_answer))
         with contextlib.closing(Progress(len(requests), use_tqdm)) as progress:
             return self._engine.call(self._complete_all(requests, progress.take))
 
@@ -190,7 +218,9 @@ class LLM:
     async def _complete(self, request: Request) -> RequestOutput:
         with _sentences(f"prompt {request.index}"):
             async with self._engine.turns:
-                result = await self._engine.text.generate(request.token_ids, request.params)
+                result = await self._engine.text.generate(
+                    request.token_ids, request.params, request.is_answer
+                )
         output = CompletionOutput(0, result.text, result.token_ids, result.finish_reason, result.stop_reason)
         return RequestOutput(str(request.index), request.text, request.token_ids, [output])
 
@@ -210,10 +240,10 @@ def _conversations(given: Conversation | Iterable[Conversation]) -> list[Convers
     return [cast("Conversation", conversations)] if is_one else cast("list[Conversation]", conversations)
 
 
-def _each(given: EachParams, num_prompts: int) -> Sequence[SamplingParams]:
+def _each(given: SamplingParams | Sequence[SamplingParams], num_prompts: int) -> Sequence[SamplingParams]:
     """Sampling parameters for each prompt."""
-    if given is None or isinstance(given, SamplingParams):
-        return [given or SamplingParams()] * num_prompts
+    if isinstance(given, SamplingParams):
+        return [given] * num_prompts
     if len(given) != num_prompts:
         raise ValueError(
             f"{num_prompts} prompts, but {len(given)} sampling_params: give one for each, or one"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from gllm.checkpoint import open_checkpoint
 from gllm.config import DeploymentConfig
 from gllm.frontend.chat import ChatTemplate
+from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient, EngineLost
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.tokenizer import Tokenizer
@@ -35,11 +36,15 @@ class OfflineEngine:
     """
 
     def __init__(self, config: DeploymentConfig) -> None:
-        self.checkpoint = open_checkpoint(config.model.path)  # mistakes in it are cheapest to find here
+        # Mistakes in it are cheapest to find here.
+        self.checkpoint = open_checkpoint(config.model.path, weights=config.model.load_format != "dummy")
         try:
             self.tokenizer = Tokenizer.load(self.checkpoint.path)
             self.tokenizer.check_fits(self.checkpoint.vocab_size)
             self.template = ChatTemplate.find(self.tokenizer, config.model.chat_template)
+            self._defaults = sampling_defaults(
+                self.checkpoint.generation_config, config.model.generation_config
+            )
         except StartError as error:
             raise LaunchError(str(error)) from error
         self.max_open = config.scheduler.max_num_queued_reqs  # what the scheduler takes without refusing
@@ -109,7 +114,7 @@ class OfflineEngine:
         self._client = EngineClient(self._deployment.address(FRONTENDS))
         await self._client.start(None)
         return TextEngine(
-            self._client, self.tokenizer, self.checkpoint.eos_token_ids, default_seed=config.model.seed
+            self._client, self.tokenizer, self.checkpoint.eos_token_ids, config.model.seed, self._defaults
         )
 
     async def _disconnect(self) -> None:

@@ -28,6 +28,7 @@ CONTROL = "control"  # launcher ROUTER <-> children DEALER
 FRONTENDS = "frontends"  # scheduler ROUTER <-> frontends DEALER
 PLANS = "plans"  # scheduler PUSH -> worker PULL
 RESULTS = "results"  # worker PUSH -> scheduler PULL
+SOCKETS = (CONTROL, FRONTENDS, PLANS, RESULTS)
 
 EXIT_FAILED = 1
 

@@ -6,6 +6,8 @@ import signal
 # Triton decides when it is first imported whether kernels run in its interpreter, and any test may
 # import a library that imports it.
 os.environ["TRITON_INTERPRET"] = "1"
+# Two processes of tests share the cores: threads of one would only get into the other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:

@@ -31,6 +31,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"checkpoint", "config", "frontend", "launch", "process"},
         {"torch", "numpy", "transformers"},
     ),
+    "bench": ({"bench", "config", "chat", "process", "frontend", "llm"}, {"torch", "transformers", "zmq"}),
     "launch": ({"config", "process", "protocol"}, {"torch"}),
 }
 EXECUTES_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
@@ -97,7 +98,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import gllm", {"torch", "zmq", "pydantic", "tokenizers"}),
         ("from gllm import LLM, SamplingParams", {"torch", "transformers", "uvicorn"}),
-        ("import gllm.cli", {"torch", "zmq", "tokenizers"}),
+        ("import gllm.cli", {"torch", "zmq", "tokenizers", "numpy"}),
+        ("import gllm.bench.serve, gllm.bench.engines", {"torch", "transformers", "vllm", "uvicorn"}),
         ("import gllm.launch", {"torch", "tokenizers", "starlette"}),
         ("import gllm.scheduler.main", {"torch", "numpy", "tokenizers", "starlette", "transformers"}),
         ("import gllm.frontend.main", {"torch", "transformers", "safetensors"}),

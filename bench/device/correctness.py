@@ -5,6 +5,7 @@ full of NaN, and so does whatever no row may read.
 """
 
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -35,23 +36,30 @@ def run(machine: Machine) -> None:
     source = random.Random(seed)
     machine.emit("seed", seed=seed)
     dtypes = (torch.float16,) if machine.is_dry else (torch.bfloat16, torch.float16)
+    for name, check in machine.shared(list(checks(machine, dtypes, source))):
+        machine.attempt(name, check)
+
+
+def checks(
+    machine: Machine, dtypes: tuple[torch.dtype, ...], source: random.Random
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """All there is to check, and its names."""
     for shape in TINY_SHAPES if machine.is_dry else SHAPES:
         for page_size in (16, 64) if machine.is_dry else (16, 32, 64):
             for dtype in dtypes:
                 heads = Heads(*shape, page_size, dtype)
                 rows = mixed_rows(source, *((4, 30) if machine.is_dry else (12, 6000)))
-                machine.attempt(f"attention {heads}", partial(check_attention, machine, heads, rows))
+                yield f"attention {heads}", partial(check_attention, machine, heads, rows)
     heads = Heads(*((4, 2, 64) if machine.is_dry else (32, 8, 128)), 16, dtypes[0])
-    machine.attempt("company", partial(check_company, machine, heads, source))
-    machine.attempt("graph", partial(check_graph, machine, heads, source))
+    yield "company", partial(check_company, machine, heads, source)
+    yield "graph", partial(check_graph, machine, heads, source)
     for dtype in (torch.float32, *dtypes):
-        machine.attempt(f"norms {dtype}", partial(check_norms, machine, dtype))
+        yield f"norms {dtype}", partial(check_norms, machine, dtype)
     for shape in ((4, 2, 64),) if machine.is_dry else SHAPES:
         for interleaved in (False, True):
-            machine.attempt(
-                f"rotary {shape}", partial(check_rotary, machine, Heads(*shape, 16, dtypes[0]), interleaved)
-            )
-    machine.attempt("sampling", partial(check_sampling, machine))
+            heads = Heads(*shape, 16, dtypes[0])
+            yield f"rotary {shape}", partial(check_rotary, machine, heads, interleaved)
+    yield "sampling", partial(check_sampling, machine)
 
 
 def mixed_rows(source: random.Random, count: int, most: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
@@ -14,15 +14,17 @@ import triton
 GRAPH_SECONDS = 0.01  # device time that one replay should take, so that launching it does not count
 MOST_LAUNCHES = 400  # in one graph
 REPLAYS = 7
+Item = TypeVar("Item")
 
 
 class Machine:
     """A device, a clock and a file of JSON lines."""
 
-    def __init__(self, *, is_dry: bool, out: Path, limit_s: float) -> None:
+    def __init__(self, *, is_dry: bool, out: Path, limit_s: float, share: tuple[int, int] = (0, 1)) -> None:
         self.is_dry = is_dry
         self.device = torch.device("cpu" if is_dry else "cuda")
         self.limit_s = limit_s
+        self._share = share
         self.records: list[dict[str, Any]] = []
         self._ends_at = math.inf
         self._ceilings: dict[str, float] = {}
@@ -70,6 +72,11 @@ class Machine:
             self.emit("error", name=name, error=type(error).__name__, sentence=str(error)[:2000])
             if not self.is_dry:
                 torch.cuda.empty_cache()
+
+    def shared(self, items: list[Item]) -> list[Item]:
+        """Those of `items` that are this process's: number I of N takes every N-th."""
+        index, count = self._share
+        return items[index::count]
 
     def synchronize(self) -> None:
         if not self.is_dry:

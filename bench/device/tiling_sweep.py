@@ -1,6 +1,6 @@
 """Part "tune": attention under other tilings and splits, for the table in `gllm/kernels/tuning.py`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -14,12 +14,16 @@ DECODES = (
     DecodeTiling(64, 4, 2, 4),
     DecodeTiling(64, 4, 3, 3),
     DecodeTiling(64, 4, 4, 2),
+    DecodeTiling(64, 4, 5, 2),
+    DecodeTiling(64, 8, 3, 3),
     DecodeTiling(64, 2, 3, 3),
     DecodeTiling(32, 4, 3, 4),
     DecodeTiling(32, 2, 4, 4),
     DecodeTiling(32, 1, 4, 4),
+    DecodeTiling(32, 4, 5, 4),
     DecodeTiling(128, 4, 2, 2),
     DecodeTiling(128, 8, 2, 2),
+    DecodeTiling(128, 4, 3, 1),
     DecodeTiling(128, 8, 3, 1),
     DecodeTiling(64, 4, 3, 3, split_tokens=256),
     DecodeTiling(64, 4, 3, 3, split_tokens=1024),
@@ -32,10 +36,14 @@ PREFILLS = tuple(
         (128, 64, 8, 2, 128),
         (128, 64, 8, 2, None),
         (128, 64, 8, 3, None),
+        (128, 64, 8, 4, None),
         (128, 128, 8, 2, None),
+        (128, 128, 8, 3, None),
         (128, 32, 8, 3, 128),
         (64, 64, 4, 2, None),
         (64, 64, 4, 3, None),
+        (256, 64, 8, 2, None),
+        (128, 32, 8, 3, None),
         (64, 128, 4, 2, None),
         (128, 64, 4, 2, None),
     )
@@ -63,14 +71,15 @@ def run(machine: Machine) -> None:
     for page_size in (64, 16):
         heads = Heads(*shape, page_size)
         pool = Pool(heads, 4096 if machine.is_dry else 64 * 8192 * 2, machine.device)
+        tries: list[tuple[str, Callable[[], None]]] = []
         for prefill in PREFILLS[::step]:
             if page_size % prefill.block_n == 0 or not prefill.copy_engine:
-                name = f"{prefill}, page {page_size}"
-                machine.attempt(name, partial(try_prefill, machine, heads, pool, prefill))
+                tries.append((str(prefill), partial(try_prefill, machine, heads, pool, prefill)))
         try_these = partial(try_decode, machine, heads, pool, batches)
-        for decode in DECODES[::step]:
-            machine.attempt(f"{decode}, page {page_size}", partial(try_these, decode=decode))
-        machine.attempt(f"padded, page {page_size}", partial(try_these, is_padded=True))
+        tries += [(str(decode), partial(try_these, decode=decode)) for decode in DECODES[::step]]
+        tries.append(("padded", partial(try_these, is_padded=True)))
+        for name, try_it in machine.shared(tries):
+            machine.attempt(f"{name}, page {page_size}", try_it)
 
 
 def try_prefill(machine: Machine, heads: Heads, pool: Pool, tiling: PrefillTiling) -> None:

@@ -37,12 +37,11 @@ class Pending:
 
 
 PENDING = (
-    Pending("model.generation_config", ("--generation-config",)),
     Pending("model.tokenizer", ("--tokenizer", "--tokenizer-path")),
     Pending("model.tokenizer_mode", ("--tokenizer-mode",), holds=("auto",)),
     Pending("model.skip_tokenizer_init", switches={"--skip-tokenizer-init": ENABLE}, holds=(False,)),
     Pending("model.quantization", ("--quantization",), holds=(None, "none")),
-    Pending("model.hf_overrides", ("--hf-overrides", "--rope-theta")),
+    Pending("model.hf_overrides", ("--hf-overrides",)),
     Pending(
         "model.trust_remote_code",
         switches={"--trust-remote-code": ENABLE},
@@ -86,6 +85,5 @@ PENDING = (
 
 # Values of supported options that a later version will take.
 PENDING_VALUES: Mapping[str, tuple[str, ...]] = {
-    "model.load_format": ("dummy",),
     "worker.device": ("cuda",),
 }

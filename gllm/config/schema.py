@@ -72,9 +72,15 @@ class ModelConfig(Section):
         Option("type of weights and activations", ("--dtype",), "TYPE"),
     ] = "auto"
     load_format: Annotated[
-        Literal["auto", "safetensors"],
-        Option("format of the weight files", ("--load-format",), "FORMAT"),
+        Literal["auto", "safetensors", "dummy"],
+        Option(
+            "format of the weight files; dummy: random weights, for benchmarks", ("--load-format",), "FORMAT"
+        ),
     ] = "auto"
+    rope_theta: Annotated[
+        Annotated[float, number(0, above=True)] | None,
+        Option("base of the rotary embedding; without it the checkpoint's", ("--rope-theta",), "BASE"),
+    ] = None
     seed: Annotated[
         int,
         integer(0, MAX_INT64),
@@ -84,6 +90,16 @@ class ModelConfig(Section):
         Annotated[str, text("chatml.jinja")] | None,
         Option("file of a chat template; without it the checkpoint's", ("--chat-template",), "FILE"),
     ] = None
+    generation_config: Annotated[
+        Literal["auto", "vllm"],
+        spelled({}),
+        Option(
+            "sampling of requests that are silent; auto: the checkpoint's generation_config.json, "
+            "vllm: neutral",
+            ("--generation-config",),
+            "auto|vllm",
+        ),
+    ] = "auto"
 
     @property
     def name(self) -> str:

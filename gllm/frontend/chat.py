@@ -1,12 +1,14 @@
 """Messages to a prompt by the model's own chat template, in jinja2's sandbox.
 
-Templates come from the operator (the checkpoint, or --chat-template), never from a request. Knows
-the shape of messages, nothing of HTTP.
+Templates come from the operator (--chat-template, or the checkpoint) or are the family's own, never
+from a request. Knows the shape of messages, nothing of HTTP.
 """
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,29 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 LATER_FIELDS = ("tool_calls", "tool_call_id", "function_call", "audio", "refusal", "reasoning_content")
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a prompt ends; raises `ParameterError` for what excludes itself.
+
+    add_generation_prompt: with the beginning of an answer. continue_final_message: within the final
+    message, which the model goes on to write.
+    """
+
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+    def __post_init__(self) -> None:
+        if self.add_generation_prompt and self.continue_final_message:
+            raise ParameterError(
+                "continue_final_message",
+                "continue_final_message and add_generation_prompt exclude each other: "
+                "set add_generation_prompt to false",
+            )
+
+
+ANSWER = Ending()
+
+
 class ChatTemplate:
     """One compiled template with the tokenizer that it belongs to. Safe to use from several threads."""
 
@@ -40,12 +65,16 @@ class ChatTemplate:
 
     @classmethod
     def find(cls, tokenizer: Tokenizer, file: str | Path | None = None) -> "ChatTemplate | None":
-        """The template in `file`, else the checkpoint's; None if there is neither. Raises `StartError`."""
+        """The template in `file`, else the checkpoint's, else the family's; None if there is none of them.
+
+        Raises `StartError`.
+        """
         try:
             source = (
                 Path(file).read_text(encoding="utf-8") if file else tokenizer.chat_templates.get("default")
             )
-            return None if source is None else cls(source, tokenizer)
+            if source is not None:
+                return cls(source, tokenizer)
         except jinja2.TemplateSyntaxError as error:
             where = file or "of the checkpoint"
             raise StartError(
@@ -56,13 +85,40 @@ class ChatTemplate:
             raise StartError(
                 f"the chat template {file} cannot be read ({type(error).__name__}): give a text file"
             ) from None
+        family = tokenizer.family
+        if family is None:
+            return None
+        log.warning(
+            "the checkpoint has no chat template: chats are put in the form of %s; --chat-template FILE "
+            "gives another one",
+            family.name,
+        )
+        return (_PartByPart if family.joins_ids else cls)(family.template, tokenizer)
 
-    def render(self, messages: list[dict[str, Any]]) -> str:
-        """The text of `messages` with the beginning of the answer; raises `ParameterError`."""
+    def render(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> str:
+        """The text of `messages`; raises `ParameterError`."""
+        if not ending.continue_final_message:
+            return self._render(messages, ending.add_generation_prompt)
+        # Marked rather than searched for: templates may trim the text, or write it twice.
+        end = f"\uf5d2{secrets.token_hex(8)}"
+        final = messages[-1] | {"content": messages[-1]["content"] + end}
+        text, found, _ = self._render([*messages[:-1], final], False).rpartition(end)
+        if not found:
+            raise ParameterError(
+                "continue_final_message", "the model's chat template does not show the final message"
+            )
+        return text
+
+    def encode(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> list[int]:
+        """The prompt of `messages`, which `checked_messages` gave; raises `ParameterError`."""
+        guard = Guard(self._tokenizer)
+        return guard.encode(self.render([guard.hide(message) for message in messages], ending))
+
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
         try:
             return self._template.render(
                 messages=messages,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
                 **self._tokenizer.special_tokens,
@@ -78,10 +134,23 @@ class ChatTemplate:
                 "messages", "the model's chat template cannot render these messages: try simpler ones"
             ) from None
 
-    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The prompt of `messages`, which `checked_messages` gave; raises `ParameterError`."""
-        guard = Guard(self._tokenizer)
-        return guard.encode(self.render([guard.hide(message) for message in messages]))
+
+class _PartByPart(ChatTemplate):
+    """ChatGLM's own form: the id of each role, then the tokens of its (empty) metadata line and of its
+    words, each by themselves, as the model was trained. Its template only shows how that looks."""
+
+    def encode(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> list[int]:
+        """The prompt of `messages`, which `checked_messages` gave."""
+        tokenizer = self._tokenizer
+        assert tokenizer.family is not None
+        ids = [tokenizer.special_id(text) for text in tokenizer.family.prefix]
+        line_end = tokenizer.encode_literally("\n")
+        for message in messages:
+            role = tokenizer.special_id(f"<|{message['role']}|>")
+            ids += [role, *line_end, *tokenizer.encode_literally(message["content"])]
+        if ending.add_generation_prompt:
+            ids.append(tokenizer.special_id("<|assistant|>"))
+        return ids
 
 
 def checked_messages(messages: Any) -> list[dict[str, Any]]:

@@ -48,8 +48,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prompt_logprobs": (),
     "allowed_token_ids": ([],),
     "bad_words": ([],),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
     "documents": ([],),
     "chat_template": (),
     "chat_template_kwargs": ({},),

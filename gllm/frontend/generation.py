@@ -4,10 +4,12 @@ Knows one prompt at a time, as token ids; nothing of HTTP or chats.
 """
 
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from types import MappingProxyType
+from typing import Any
 
 from gllm.frontend.detokenizer import Detokenizer
 from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
@@ -18,6 +20,9 @@ from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampl
 from gllm.protocol.wire import INT64_MAX
 
 REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.ABORT: "abort"}
+
+
+NEUTRAL: Mapping[str, Any] = MappingProxyType({})
 
 
 class ContextLengthError(ParameterError):
@@ -68,16 +73,26 @@ class TextResult:
 
 
 class TextEngine:
-    """Prompts in, text out. Many requests at once, each by its own call."""
+    """Prompts in, text out. Many requests at once, each by its own call.
+
+    sampling_defaults: fields of `SamplingParams` for requests that are silent about them.
+    """
 
     def __init__(
-        self, engine: EngineClient, tokenizer: Tokenizer, eos_token_ids: Sequence[int], default_seed: int
+        self,
+        engine: EngineClient,
+        tokenizer: Tokenizer,
+        eos_token_ids: Sequence[int],
+        default_seed: int,
+        sampling_defaults: Mapping[str, Any] = NEUTRAL,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
-        # A chat model's tokenizer may name its end of turn where the checkpoint's files do not.
-        named = tokenizer.eos_token_id
-        self.eos_token_ids = tuple(dict.fromkeys((*eos_token_ids, *(() if named is None else (named,)))))
+        # The tokenizer may name an end of turn that the other files do not, and the family one more.
+        named = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        stops = (*eos_token_ids, *named, *tokenizer.family_stop_ids)
+        self.eos_token_ids = tuple(dict.fromkeys(stops))
+        self.sampling_defaults = sampling_defaults
         self._default_seed = default_seed
         self._num_drawn = itertools.count()
 
@@ -111,10 +126,15 @@ class TextEngine:
         return params.max_tokens
 
     async def stream(
-        self, prompt_ids: Sequence[int], params: SamplingParams, queue: QueueParams = QUEUE_AS_IT_COMES
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        queue: QueueParams = QUEUE_AS_IT_COMES,
+        is_answer: bool = False,
     ) -> AsyncGenerator[TextDelta, None]:
         """The output as it comes; the last delta has a finish reason. Closing it cancels the request.
 
+        is_answer: it is a whole answer of a chat, without the white space that opens those of some families.
         Raises `ParameterError` for what cannot be done, `Refused` where the engine does not take it now,
         and `EngineLost` or `GenerationFailed` when the engine fails.
         """
@@ -122,6 +142,7 @@ class TextEngine:
         reader = _Reader(
             self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
             StopMatcher(params.stop_strings) if params.stop_strings else None,
+            cuts_lead=is_answer and self.tokenizer.family is not None and self.tokenizer.family.begins_blank,
         )
         chunks = self.engine.generate(
             prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue
@@ -139,9 +160,11 @@ class TextEngine:
                 raise ContextLengthError(refusal.sentence) from None
             raise
 
-    async def generate(self, prompt_ids: Sequence[int], params: SamplingParams) -> TextResult:
+    async def generate(
+        self, prompt_ids: Sequence[int], params: SamplingParams, is_answer: bool = False
+    ) -> TextResult:
         """The whole output; raises what `stream` raises."""
-        async with aclosing(self.stream(prompt_ids, params)) as stream:
+        async with aclosing(self.stream(prompt_ids, params, is_answer=is_answer)) as stream:
             return TextResult.of([delta async for delta in stream])
 
     def _delta(self, reader: "_Reader", chunk: Chunk, params: SamplingParams) -> TextDelta:
@@ -191,28 +214,38 @@ class TextEngine:
 
 
 class _Reader:
-    """One output's way from tokens to text that may be shown."""
+    """One output's way from tokens to text that may be shown. cuts_lead: but for white space before it."""
 
-    def __init__(self, detokenizer: Detokenizer, stops: StopMatcher | None) -> None:
+    def __init__(
+        self, detokenizer: Detokenizer, stops: StopMatcher | None, *, cuts_lead: bool = False
+    ) -> None:
         self._detokenizer = detokenizer
         self._stops = stops
+        self._cuts_lead = cuts_lead
 
     def read(self, token_ids: list[int], last: bool = False) -> TextDelta:
         """The delta of `token_ids`; it has a finish reason where a stop string was met in it."""
         if self._stops is None:
             text = self._detokenizer.feed(token_ids)
-            return TextDelta(text + self._detokenizer.finish() if last else text, token_ids)
+            return TextDelta(self._cut(text + self._detokenizer.finish() if last else text), token_ids)
         shown = ""
         # Token by token, so that the count does not depend on how many came at once.
         for position, token in enumerate(token_ids, 1):
-            text, stop = self._stops.feed(self._detokenizer.feed((token,)))
+            text, stop = self._stops.feed(self._cut(self._detokenizer.feed((token,))))
             shown += text
             if stop is not None:
                 return TextDelta(shown, token_ids[:position], "stop", stop)
         if last:
-            text, stop = self._stops.feed(self._detokenizer.finish())
+            text, stop = self._stops.feed(self._cut(self._detokenizer.finish()))
             shown += text
             if stop is not None:
                 return TextDelta(shown, token_ids, "stop", stop)
             shown += self._stops.finish()
         return TextDelta(shown, token_ids)
+
+    def _cut(self, text: str) -> str:
+        """`text` without the white space before the first that is something else."""
+        if self._cuts_lead:
+            text = text.lstrip()
+            self._cuts_lead = not text
+        return text

@@ -23,12 +23,13 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Job:
-    """A request, encoded. params: those of each prompt."""
+    """A request, encoded. params: those of each prompt. is_answer: of a chat, and whole."""
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
     queue: QueueParams
     answer: Answer
+    is_answer: bool = False
 
     def usage(self) -> Usage:
         return Usage(sum(len(prompt) for prompt in self.prompts))
@@ -59,13 +60,16 @@ class Jobs:
     async def completion(self, body: CompletionBody) -> Job:
         """The job of a completion; raises `ParameterError`."""
         prompts = body.prompts(self._limits)
-        params = body.params(self._limits)
+        params = body.params(self._limits, self._text.sampling_defaults)
         encode = self._text.tokenizer.encode
         encoded = await self._in_thread(
             lambda: [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         )
+        asked = body.num_tokens_asked()
+        if asked is None and params.max_tokens is None:
+            params = replace(params, max_tokens=DEFAULT_COMPLETION_TOKENS)
         # All are checked before the first is generated.
-        each = [self._completion_params(prompt, params) for prompt in encoded]
+        each = [self._checked(prompt, params, asked) for prompt in encoded]
         return Job(encoded, each, body.queue(), CompletionAnswer(self._model, body.wants_usage))
 
     async def chat(self, body: ChatBody) -> Job:
@@ -78,9 +82,12 @@ class Jobs:
                 "--chat-template FILE",
             )
         messages = checked_messages(body.messages)
-        params = body.params(self._limits)
-        prompt = await self._in_thread(lambda: template.encode(messages))
-        return Job([prompt], [params], body.queue(), ChatAnswer(self._model, body.wants_usage))
+        params = body.params(self._limits, self._text.sampling_defaults)
+        ending = body.ending()
+        prompt = await self._in_thread(lambda: template.encode(messages, ending))
+        params = self._checked(prompt, params, body.num_tokens_asked())
+        answer = ChatAnswer(self._model, body.wants_usage)
+        return Job([prompt], [params], body.queue(), answer, is_answer=ending.add_generation_prompt)
 
     async def whole(self, job: Job) -> bytes:
         """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
@@ -111,17 +118,16 @@ class Jobs:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _completion_params(self, prompt: Sequence[int], params: SamplingParams) -> SamplingParams:
-        """`params` with what max_tokens means for this prompt if the request did not say."""
-        if params.max_tokens is None and prompt:
-            room = self._text.room(len(prompt))
-            params = replace(params, max_tokens=min(DEFAULT_COMPLETION_TOKENS, room))
+    def _checked(self, prompt: Sequence[int], params: SamplingParams, asked: int | None) -> SamplingParams:
+        """`params` for this prompt; a length that the request did not ask for ends with the context."""
+        if asked is None and params.max_tokens is not None and prompt:
+            params = replace(params, max_tokens=min(params.max_tokens, self._text.room(len(prompt))))
         self._text.check(prompt, params)
         return params
 
     def _streams(self, job: Job) -> list[AsyncGenerator[TextDelta, None]]:
         return [
-            self._text.stream(prompt, params, job.queue)
+            self._text.stream(prompt, params, job.queue, job.is_answer)
             for prompt, params in zip(job.prompts, job.params, strict=True)
         ]
 

@@ -17,6 +17,7 @@ from gllm.config import DeploymentConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.connection import MAX_HEADER_BYTES, Connection
+from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.tokenizer import Tokenizer
@@ -143,12 +144,14 @@ class Frontend:
     def _load(self, engine: EngineClient) -> tuple[TextEngine, ChatTemplate | None]:
         model = self._config.model
         try:
-            checkpoint = open_checkpoint(model.path)
+            checkpoint = open_checkpoint(model.path, weights=model.load_format != "dummy")
         except CheckpointError as error:
             raise StartError(str(error)) from None
         tokenizer = Tokenizer.load(checkpoint.path)
+        tokenizer.check_fits(checkpoint.vocab_size)
         template = ChatTemplate.find(tokenizer, model.chat_template)
-        return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed), template
+        defaults = sampling_defaults(checkpoint.generation_config, model.generation_config)
+        return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed, defaults), template
 
     async def _serve(self, engine: EngineClient) -> None:
         """Take HTTP requests until told to stop."""

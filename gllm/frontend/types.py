@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gllm.config.schema import LimitsConfig
+from gllm.frontend.chat import Ending
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.protocol.wire import INT32_MAX
@@ -86,10 +87,13 @@ class GenerationBody(BaseModel):
         """How many tokens the request allows; None where it does not say."""
         return self.max_tokens
 
-    def params(self, limits: LimitsConfig) -> SamplingParams:
-        """How to generate; raises `ParameterError`."""
+    def params(self, limits: LimitsConfig, defaults: Mapping[str, Any]) -> SamplingParams:
+        """How to generate, by `defaults` where the request is silent; raises `ParameterError`."""
+        given = self._given(SAMPLING_FIELDS)
+        if (asked := self.num_tokens_asked()) is not None:
+            given["max_tokens"] = asked
         stop = _stops(self.stop, limits)
-        return SamplingParams(max_tokens=self.num_tokens_asked(), stop=stop, **self._given(SAMPLING_FIELDS))
+        return SamplingParams(**{"max_tokens": None, **defaults, **given}, stop=stop)
 
     def queue(self) -> QueueParams:
         """How to wait; raises `ParameterError`."""
@@ -134,6 +138,14 @@ class ChatBody(GenerationBody):
 
     messages: Unchecked
     max_completion_tokens: NumTokens | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    def ending(self) -> Ending:
+        """How the prompt ends; raises `ParameterError`."""
+        continues = bool(self.continue_final_message)
+        adds = self.add_generation_prompt
+        return Ending(not continues if adds is None else adds, continues)
 
     def num_tokens_asked(self) -> int | None:
         newer, older = self.max_completion_tokens, self.max_tokens

@@ -34,6 +34,30 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
+def norm_heads(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, eps: float, *, num_heads: int) -> None:
+    num_kv_heads = (qkv.shape[1] - num_heads) // 2
+    queries, keys = qkv[:, :num_heads], qkv[:, num_heads : num_heads + num_kv_heads]
+    queries.copy_(F.rms_norm(queries, q_weight.shape, q_weight, eps))
+    keys.copy_(F.rms_norm(keys, k_weight.shape, k_weight, eps))
+
+
+def mix_experts(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    out = torch.zeros(x.shape, dtype=torch.float32)
+    top_k = chosen.shape[1]
+    order = chosen.flatten().argsort(stable=True)  # pairs of token and expert, by expert
+    counts = chosen.flatten().bincount(minlength=len(down)).tolist()
+    start = 0
+    for expert, count in enumerate(counts):
+        if count:
+            pairs = order[start : start + count]
+            tokens = pairs // top_k
+            made = F.linear(silu_mul(F.linear(x[tokens], gate_up[expert])), down[expert])
+            # A token meets an expert once, so that the additions of one call are of different rows.
+            out.index_add_(0, tokens, made.float() * weights.flatten()[pairs, None])
+            start += count
+    return out.to(x.dtype)
+
+
 def rotary_write(
     qkv: Tensor,
     cos: Tensor,

@@ -21,6 +21,14 @@ class Operators(Protocol):
 
     def silu_mul(self, gate_up: Tensor) -> Tensor: ...
 
+    def norm_heads(
+        self, qkv: Tensor, q_weight: Tensor, k_weight: Tensor, eps: float, *, num_heads: int
+    ) -> None: ...
+
+    def mix_experts(
+        self, x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, weights: Tensor
+    ) -> Tensor: ...
+
     def rotary_write(
         self,
         qkv: Tensor,

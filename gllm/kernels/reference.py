@@ -42,6 +42,33 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     return gate * torch.sigmoid(gate) * up
 
 
+def norm_heads(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, eps: float, *, num_heads: int) -> None:
+    """Norm each head of queries and keys by itself, as `rms_norm` does, in place.
+
+    qkv: [num_tokens, num_heads + 2 * num_kv_heads, head_dim], as `rotary_write` takes it; values stay.
+    q_weight, k_weight: [head_dim]. Source: Henry et al. 2020 (query-key normalization).
+    """
+    num_kv_heads = (qkv.shape[1] - num_heads) // 2
+    qkv[:, :num_heads] = rms_norm(qkv[:, :num_heads], q_weight, eps)
+    keys = slice(num_heads, num_heads + num_kv_heads)
+    qkv[:, keys] = rms_norm(qkv[:, keys], k_weight, eps)
+
+
+def mix_experts(x: Tensor, gate_up: Tensor, down: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """The sum of each token's chosen gated MLPs, weighted: of expert e, down[e] @ silu_mul(gate_up[e] @ x).
+
+    x: [num_tokens, hidden]; gate_up: [num_experts, 2 * size, hidden], gate first;
+    down: [num_experts, hidden, size]; chosen: int64 [num_tokens, top_k], an expert at most once a token;
+    weights: float32 [num_tokens, top_k]. Returns [num_tokens, hidden] in x's dtype; sums in float32.
+    """
+    out = torch.zeros(x.shape, dtype=torch.float32, device=x.device)
+    for token, (experts, shares) in enumerate(zip(chosen.tolist(), weights, strict=True)):
+        for expert, share in zip(experts, shares, strict=True):
+            inner = silu_mul(x[token : token + 1] @ gate_up[expert].T)
+            out[token] += share * (inner @ down[expert].T)[0].float()
+    return out.to(x.dtype)
+
+
 def rotary_write(
     qkv: Tensor,
     cos: Tensor,

@@ -1,14 +1,14 @@
-"""The pieces of a decoder that hold parameters, and the angles of rotary position embedding.
+"""The pieces of a decoder that hold parameters.
 
-Knows nothing of families, checkpoints or pages.
+Knows nothing of families, checkpoints or pages, nor how the operators are implemented.
 """
 
-import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gllm.kernels.dispatch import Operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,52 +33,34 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Slow rotations are slowed further by `factor`, fast ones stay, those between are blended.
+class GatedMlp:
+    """down(silu(gate(x)) * up(x)); gate and up are one matrix. Source: Shazeer 2020 (SwiGLU)."""
 
-    Source: Llama 3.1's reference code (`apply_scaling`).
+    gate_up: Linear
+    down: Linear
+    operators: Operators
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.down(self.operators.silu_mul(self.gate_up(x)))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseMlp:
+    """A mixture of gated MLPs: each token goes through the `top_k` experts that its router likes best.
+
+    router: [experts, hidden]; gate_up: [experts, 2 * size, hidden]; down: [experts, hidden, size].
+    renormalise: the chosen experts' probabilities are scaled to sum to 1. Source: Shazeer et al. 2017.
     """
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_len: int
+    router: Linear
+    gate_up: Tensor
+    down: Tensor
+    top_k: int
+    renormalise: bool
+    operators: Operators
 
-    def __call__(self, inv_freq: Tensor) -> Tensor:
-        wavelength = 2 * math.pi / inv_freq
-        low, high = self.low_freq_factor, self.high_freq_factor
-        # 0 at wavelengths of original_max_len / low and above, 1 at original_max_len / high and below
-        fast = ((self.original_max_len / wavelength - low) / (high - low)).clamp(0, 1)
-        return (1 - fast) * inv_freq / self.factor + fast * inv_freq
-
-
-@dataclass(frozen=True, slots=True)
-class LinearScaling:
-    """All rotations are slowed by `factor`. Source: Chen et al. 2023 (position interpolation)."""
-
-    factor: float
-
-    def __call__(self, inv_freq: Tensor) -> Tensor:
-        return inv_freq / self.factor
-
-
-@dataclass(frozen=True, slots=True)
-class Rotary:
-    """Rotary position embedding: pair i of a head's first `dim` dimensions turns by
-    position * theta ** (-2i / dim), scaled; `interleaved` pairs are (2i, 2i + 1), others (i, i + dim / 2)."""
-
-    dim: int
-    theta: float
-    scaling: LinearScaling | Llama3Scaling | None = None
-    interleaved: bool = False
-
-    def inverse_frequencies(self) -> Tensor:
-        """float32 [dim / 2], radians a token."""
-        inv_freq = 1.0 / self.theta ** (torch.arange(0, self.dim, 2, dtype=torch.int64).float() / self.dim)
-        return inv_freq if self.scaling is None else self.scaling(inv_freq)
-
-
-def angles(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [num_tokens, dim / 2], of int64 positions [num_tokens]."""
-    turned = positions[:, None].float() * inv_freq
-    return turned.cos(), turned.sin()
+    def __call__(self, x: Tensor) -> Tensor:
+        likely, chosen = self.router(x).float().softmax(-1).topk(self.top_k, dim=-1)
+        if self.renormalise:
+            likely = likely / likely.sum(-1, keepdim=True)
+        return self.operators.mix_experts(x, self.gate_up, self.down, chosen, likely)

@@ -6,7 +6,6 @@ Its loop waits for a plan or for the launcher's word, and does nothing else mean
 import logging
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import zmq
@@ -60,22 +59,8 @@ def _make_runner(child: Child) -> "ModelRunner":
     from gllm.worker.memory import MemoryPlanError
     from gllm.worker.start import WorkerOptions, make_runner
 
-    config = child.config
-    options = WorkerOptions(
-        model_path=Path(config.model.path),
-        dtype=config.model.dtype,
-        device=config.worker.device,
-        max_model_len=config.model.max_len,
-        page_size=config.worker.page_size,
-        num_pages=config.worker.num_pages,
-        kv_cache_memory_bytes=config.worker.kv_cache_memory_bytes,
-        gpu_memory_utilization=config.worker.gpu_memory_utilization,
-        max_num_seqs=config.scheduler.max_num_seqs,
-        max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
-        num_threads=config.worker.num_threads,
-    )
     try:
-        return make_runner(options)
+        return make_runner(WorkerOptions.of(child.config))
     except (CheckpointError, MemoryPlanError) as error:
         raise StartError(str(error)) from error
 

@@ -57,10 +57,10 @@ class MemoryPlan:
         demand, tokens = self.demand, self.num_pages * self.demand.page_size
         context = demand.context_bytes * self.max_model_len
         return [
-            f"memory plan: {_size(self.free_bytes)} free",
-            f"  weights      {_size(demand.weight_bytes)}",
-            f"  activations  {_size(demand.step_bytes + context)}",
-            f"  KV cache     {_size(self.num_pages * demand.page_bytes)}: {self.num_pages} pages of "
+            f"memory plan: {readable(self.free_bytes)} free",
+            f"  weights      {readable(demand.weight_bytes)}",
+            f"  activations  {readable(demand.step_bytes + context)}",
+            f"  KV cache     {readable(self.num_pages * demand.page_bytes)}: {self.num_pages} pages of "
             f"{demand.page_size} tokens, {tokens} tokens, {tokens / self.max_model_len:.1f} sequences of "
             f"{self.max_model_len}",
         ]
@@ -83,10 +83,11 @@ def plan_memory(demand: Demand, wish: Wish, free_bytes: int) -> MemoryPlan:
             way = f"set max_num_batched_tokens to {fitting} or less"
         else:
             way = "free some memory, or set dtype to a shorter one"
+        helps = demand.weight_bytes + demand.step_bytes <= free_bytes
         raise MemoryPlanError(
-            f"model needs {_size(demand.weight_bytes)} of weights and {_size(demand.step_bytes)} for one "
-            f"step of {demand.max_num_batched_tokens} tokens, but only {_size(usable)} are free: {way}"
-            f"{_or_raise(wish, explicit)}"
+            f"model needs {readable(demand.weight_bytes)} of weights and {readable(demand.step_bytes)} for "
+            f"one step of {demand.max_num_batched_tokens} tokens, but only {readable(usable)} are free: {way}"
+            f"{_or_raise(wish, explicit) if helps else ''}"
         )
     if explicit is not None:
         return _explicit_plan(demand, wish, free_bytes, left, explicit)
@@ -94,9 +95,9 @@ def plan_memory(demand: Demand, wish: Wish, free_bytes: int) -> MemoryPlan:
     if longest < wish.max_model_len and not (wish.shrink_to_fit and longest > 0):
         way = f"set max_model_len to {longest} or less" if longest else "free some memory"
         raise MemoryPlanError(
-            f"model needs {_size(demand.weight_bytes)} of weights, {_size(demand.step_bytes)} for one step "
-            f"and {_size(_sequence_bytes(demand, wish.max_model_len))} for one sequence of "
-            f"{wish.max_model_len} tokens, but only {_size(usable)} are free: {way}"
+            f"model needs {readable(demand.weight_bytes)} of weights, {readable(demand.step_bytes)} for one "
+            f"step and {readable(_sequence_bytes(demand, wish.max_model_len))} for one sequence of "
+            f"{wish.max_model_len} tokens, but only {readable(usable)} are free: {way}"
             f"{_or_raise(wish, explicit)}"
         )
     max_model_len = min(longest, wish.max_model_len)
@@ -119,7 +120,7 @@ def _explicit_plan(demand: Demand, wish: Wish, free_bytes: int, left: int, num_p
     """The plan with exactly `num_pages`, of which one sequence must fit."""
     by_pages = wish.num_pages is not None
     given = f"num_pages is {num_pages}" if by_pages else (
-        f"kv_cache_memory_bytes is {_size(wish.kv_cache_memory_bytes or 0)}, {num_pages} pages"
+        f"kv_cache_memory_bytes is {readable(wish.kv_cache_memory_bytes or 0)}, {num_pages} pages"
     )  # fmt: skip
     max_model_len = wish.max_model_len
     if wish.shrink_to_fit:
@@ -141,9 +142,9 @@ def _explicit_plan(demand: Demand, wish: Wish, free_bytes: int, left: int, num_p
             f"num_pages to {most}" if by_pages else f"kv_cache_memory_bytes to {most * demand.page_bytes}"
         )
         raise MemoryPlanError(
-            f"{given}, {_size(num_pages * demand.page_bytes)} in all, but beside "
-            f"{_size(demand.weight_bytes)} of weights and the activations only "
-            f"{_size(most * demand.page_bytes)} are free: set {fitting} or less"
+            f"{given}, {readable(num_pages * demand.page_bytes)} in all, but beside "
+            f"{readable(demand.weight_bytes)} of weights and the activations only "
+            f"{readable(most * demand.page_bytes)} are free: set {fitting} or less"
         )
     return MemoryPlan(demand, free_bytes, num_pages, max_model_len)
 
@@ -165,7 +166,8 @@ def _or_raise(wish: Wish, explicit: int | None) -> str:
     return f", or raise gpu_memory_utilization above {wish.gpu_memory_utilization:.2f}"
 
 
-def _size(num_bytes: int) -> str:
+def readable(num_bytes: int) -> str:
+    """A number of bytes for a sentence."""
     for unit, name in ((GIB, "GiB"), (1 << 20, "MiB")):
         if num_bytes >= unit // 10:
             return f"{num_bytes / unit:.1f} {name}"

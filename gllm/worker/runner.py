@@ -14,7 +14,8 @@ from gllm.kernels.dispatch import Operators
 from gllm.protocol.messages import StepPlan
 from gllm.protocol.wire import column
 from gllm.worker.batch import Batch, build_batch
-from gllm.worker.models.decoder import Architecture, Decoder, Pages
+from gllm.worker.models.architecture import Architecture
+from gllm.worker.models.decoder import Decoder, Pages
 from gllm.worker.slots import PlanError, Slots
 
 

@@ -5,7 +5,6 @@ Prints the memory plan before anything large is allocated. Knows nothing of sock
 
 import gc
 import logging
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ from pathlib import Path
 import torch
 
 from gllm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from gllm.config import DeploymentConfig
 from gllm.kernels.dispatch import operators
 from gllm.protocol.messages import MAX_PAGES, MAX_SEQUENCES, Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
 from gllm.worker.host import free_memory, usable_cores
 from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
-from gllm.worker.models import family_of, load_model
-from gllm.worker.models.decoder import Architecture
+from gllm.worker.models import caveats, check_weights, load_model, longest_context, read_architecture
+from gllm.worker.models.architecture import Architecture
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
 
@@ -36,6 +36,8 @@ class WorkerOptions:
 
     model_path: Path
     dtype: str = "auto"
+    load_format: str = "auto"
+    rope_theta: float | None = None
     device: str = "auto"
     max_model_len: int | str | None = None  # None: what the checkpoint says; "auto": as much of it as fits
     page_size: int = 16
@@ -46,24 +48,63 @@ class WorkerOptions:
     max_num_batched_tokens: int = 8192
     num_threads: int | None = None
 
+    @classmethod
+    def of(cls, config: DeploymentConfig) -> "WorkerOptions":
+        return cls(
+            model_path=Path(config.model.path),
+            dtype=config.model.dtype,
+            load_format=config.model.load_format,
+            rope_theta=config.model.rope_theta,
+            device=config.worker.device,
+            max_model_len=config.model.max_len,
+            page_size=config.worker.page_size,
+            num_pages=config.worker.num_pages,
+            kv_cache_memory_bytes=config.worker.kv_cache_memory_bytes,
+            gpu_memory_utilization=config.worker.gpu_memory_utilization,
+            max_num_seqs=config.scheduler.max_num_seqs,
+            max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
+            num_threads=config.worker.num_threads,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint that was looked through and can be computed; nothing large is allocated yet."""
+
+    checkpoint: Checkpoint
+    facts: Architecture
+    dtype: torch.dtype
+
+
+def look_through(options: WorkerOptions) -> Model:
+    """Check all of the checkpoint but its weights; raises `CheckpointError`."""
+    dummy = options.load_format == "dummy"
+    checkpoint = open_checkpoint(options.model_path, weights=not dummy)
+    facts = read_architecture(checkpoint, options.rope_theta)
+    if not dummy:
+        check_weights(checkpoint, facts)
+    return Model(checkpoint, facts, choose_dtype(options.dtype, checkpoint))
+
 
 def make_runner(options: WorkerOptions) -> ModelRunner:
     """Check, plan memory, load; raises `CheckpointError` or `MemoryPlanError` with one sentence."""
     device = torch.device("cpu" if options.device == "auto" else options.device)
     torch.set_num_threads(options.num_threads or usable_cores())
-    checkpoint = open_checkpoint(options.model_path)
-    facts = family_of(checkpoint.architecture).read(checkpoint.config)
-    dtype = choose_dtype(options.dtype, checkpoint)
-    plan = _plan(options, checkpoint, facts, dtype)
+    model = look_through(options)
+    facts, dtype = model.facts, model.dtype
+    for caveat in caveats(model.checkpoint, facts):
+        log.warning("%s", caveat)
+    plan = plan_for(options, model)
     for line in plan.lines():
         log.info("%s", line)
     ops = operators(device.type)
-    model = load_model(checkpoint, dtype, device, ops)
+    dummy = options.load_format == "dummy"
+    decoder = load_model(model.checkpoint, dtype, device, ops, facts=facts, dummy=dummy)
     slots = Slots(
         options.max_num_seqs, plan.num_pages, options.page_size, plan.max_model_len, facts.vocab_size, device
     )
     pages = allocate_pages(facts, plan.num_pages, options.page_size, dtype, device)
-    runner = ModelRunner(model, slots, pages, ops, options.max_num_batched_tokens)
+    runner = ModelRunner(decoder, slots, pages, ops, options.max_num_batched_tokens)
     _warm_up(runner)
     gc.collect()
     gc.freeze()  # what stays for ever need not be walked again in the middle of a step
@@ -75,31 +116,33 @@ def choose_dtype(asked: str, checkpoint: Checkpoint) -> torch.dtype:
     arithmetic for the shorter types that checkpoints are stored in."""
     if asked != "auto":
         return DTYPES[asked]
-    stored = sorted({entry.dtype for entry in checkpoint.tensors.values()})
-    log.info("computing in float32 (weights are stored as %s); --dtype chooses another", ", ".join(stored))
+    stored = ", ".join(sorted({entry.dtype for entry in checkpoint.tensors.values()})) or "none"
+    log.info("computing in float32 (weights are stored as %s); --dtype chooses another", stored)
     return torch.float32
 
 
-def _plan(
-    options: WorkerOptions, checkpoint: Checkpoint, facts: Architecture, dtype: torch.dtype
-) -> MemoryPlan:
+def plan_for(options: WorkerOptions, model: Model) -> MemoryPlan:
+    """The memory plan of this deployment; raises `CheckpointError` or `MemoryPlanError`."""
     if options.max_num_seqs > MAX_SEQUENCES:
         raise MemoryPlanError(f"max_num_seqs is {options.max_num_seqs}, but at most {MAX_SEQUENCES} can run")
-    asked = options.max_model_len
-    if isinstance(asked, int) and asked > checkpoint.max_model_len:
-        raise CheckpointError(
-            f"max_model_len is {asked}, but the checkpoint was made for {checkpoint.max_model_len} tokens: "
-            f"set it to {checkpoint.max_model_len} or less"
+    asked, longest = options.max_model_len, longest_context(model.checkpoint, model.facts)
+    if isinstance(asked, int) and asked > longest:
+        made_for = model.checkpoint.max_model_len
+        why = (
+            f"the checkpoint was made for {made_for} tokens"
+            if longest == made_for
+            else f"the model's sliding window of {longest} tokens is not supported beyond that length"
         )
+        raise CheckpointError(f"max_model_len is {asked}, but {why}: set it to {longest} or less")
     wish = Wish(
-        max_model_len=asked if isinstance(asked, int) else checkpoint.max_model_len,
+        max_model_len=asked if isinstance(asked, int) else longest,
         shrink_to_fit=asked == "auto",
         max_num_seqs=options.max_num_seqs,
         gpu_memory_utilization=options.gpu_memory_utilization,
         kv_cache_memory_bytes=options.kv_cache_memory_bytes,
         num_pages=options.num_pages,
     )
-    plan = plan_memory(_demand(options, facts, dtype), wish, free_memory())
+    plan = plan_memory(_demand(options, model.facts, model.dtype), wish, free_memory())
     if plan.num_pages > MAX_PAGES:
         raise MemoryPlanError(
             f"the KV cache would have {plan.num_pages} pages, but at most {MAX_PAGES} can be numbered: set "
@@ -113,12 +156,12 @@ def _demand(options: WorkerOptions, facts: Architecture, dtype: torch.dtype) -> 
     size = dtype.itemsize
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
-    alive_in_mlp = 3 * facts.intermediate_size
+    alive_in_mlp = 3 * facts.mlp_width()
     per_token = size * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp)) + 8 * facts.head_dim
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // options.page_size + 1
     return Demand(
-        weight_bytes=size * sum(math.prod(shape) for shape in facts.parameter_shapes().values()),
+        weight_bytes=size * facts.num_parameters(),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
         logits_bytes=rows * facts.vocab_size * (4 + size) + SAMPLING_BYTES,

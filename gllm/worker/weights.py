@@ -10,7 +10,7 @@ import mmap
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +25,9 @@ log = logging.getLogger("gllm")
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Buffers that old checkpoints carry though they follow from the configuration.
 DERIVED = (".inv_freq",)
+RANDOM_BLOCK = (1 << 20) + 7
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,30 @@ class TensorNames:
     """How a family names its modules in a checkpoint; `.weight` and `.bias` follow each name.
 
     layer: name behind `layer_prefix` -> parameter of the layer, and which part of its rows ("": all).
+    expert: the same behind `layer_prefix` and `expert_prefix`; the part is one of the expert's own.
     """
 
     outer: dict[str, str]
     layer_prefix: str  # with {} for the number of the layer
     layer: dict[str, tuple[str, str]]
+    expert_prefix: str = ""  # with {} for the number of the expert
+    expert: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def extended(
+        self,
+        layer: dict[str, tuple[str, str]],
+        without: tuple[str, ...] = (),
+        *,
+        expert_prefix: str = "",
+        expert: dict[str, tuple[str, str]] | None = None,
+    ) -> "TensorNames":
+        """The table of a family that differs in these lines."""
+        kept = {name: place for name, place in self.layer.items() if name not in without}
+        return TensorNames(self.outer, self.layer_prefix, kept | layer, expert_prefix, expert or {})
+
+    def output_names(self) -> tuple[str, ...]:
+        """Tensors that a checkpoint may hold in vain, where the embedding serves as output matrix."""
+        return tuple(f"{name}.weight" for name, module in self.outer.items() if module == "lm_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +71,21 @@ class Place:
 
 
 def place_tensors(
-    names: TensorNames,
-    num_layers: int,
-    shapes: dict[str, tuple[int, ...]],
-    row_ranges: dict[str, tuple[int, int]],
+    names: TensorNames, num_layers: int, shapes: Shapes, row_ranges: dict[str, tuple[int, int]]
 ) -> dict[str, Place]:
     """The place of every tensor that parameters of these shapes need, by its name in the checkpoint."""
     modules = {name: (module, "") for name, module in names.outer.items()}
+    num_experts = sum(part.endswith(".down") for part in row_ranges)
     for n in range(num_layers):
+        prefix = names.layer_prefix.format(n)
         for name, (module, part) in names.layer.items():
-            modules[names.layer_prefix.format(n) + name] = (f"layers.{n}.{module}", part)
+            modules[prefix + name] = (f"layers.{n}.{module}", part)
+        for e in range(num_experts):
+            for name, (module, part) in names.expert.items():
+                modules[prefix + names.expert_prefix.format(e) + name] = (
+                    f"layers.{n}.{module}",
+                    f"{e}.{part}",
+                )
     places = {}
     for name, (module, part) in modules.items():
         for kind in ("weight", "bias"):
@@ -69,36 +96,56 @@ def place_tensors(
     return places
 
 
-def allocate(
-    shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
-) -> dict[str, Tensor]:
-    """Parameters of these shapes, not yet filled."""
-    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
-
-
-def load_weights(
-    checkpoint: Checkpoint, places: dict[str, Place], parameters: dict[str, Tensor], tied: bool
+def check_tensors(
+    checkpoint: Checkpoint, places: dict[str, Place], shapes: Shapes, spare: tuple[str, ...] = ()
 ) -> None:
-    """Fill `parameters`, converting to their dtype; raises `CheckpointError` before anything is read if a
-    tensor is missing, unexpected, of another shape, or of a dtype that is not a floating point number's.
+    """Raise `CheckpointError`, before anything is read or allocated, if a tensor is missing, unexpected, of
+    another shape than its place, or not of floating point numbers that can be loaded.
 
-    tied: the checkpoint may hold the output matrix although the embedding serves as it.
+    spare: tensors that the checkpoint may hold though they have no place.
     """
-    _check_names(checkpoint, places, tied)
-    by_file: defaultdict[Path, list[tuple[TensorEntry, Tensor]]] = defaultdict(list)
+    missing = [name for name in places if name not in checkpoint.tensors]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path} lacks {len(missing)} tensors that a {checkpoint.architecture} needs "
+            f"({some(missing)}): fetch the whole checkpoint"
+        )
+    unexpected = [
+        name
+        for name in checkpoint.tensors
+        if name not in places and name not in spare and not name.endswith(DERIVED)
+    ]
+    if unexpected:
+        raise CheckpointError(
+            f"{checkpoint.path} holds {len(unexpected)} tensors that a {checkpoint.architecture} of this "
+            f"config.json has no place for ({some(unexpected)}): weights and configuration are of "
+            f"different models"
+        )
     for name, place in places.items():
-        entry, target = checkpoint.tensors[name], parameters[place.parameter][place.start : place.end]
-        if entry.shape != tuple(target.shape):
+        entry, shape = checkpoint.tensors[name], (place.end - place.start, *shapes[place.parameter][1:])
+        if entry.shape != shape:
             raise CheckpointError(
                 f"tensor {name} has shape {list(entry.shape)}, but config.json makes it "
-                f"{list(target.shape)}: weights and configuration are of different models"
+                f"{list(shape)}: weights and configuration are of different models"
             )
         if entry.dtype not in DTYPES:
             raise CheckpointError(
                 f"tensor {name} is stored as {entry.dtype}, but only {', '.join(DTYPES)} can be loaded: give "
                 f"the unquantised checkpoint"
             )
-        by_file[entry.file].append((entry, target))
+
+
+def allocate(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    """Parameters of these shapes, not yet filled."""
+    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
+
+
+def load_weights(checkpoint: Checkpoint, places: dict[str, Place], parameters: dict[str, Tensor]) -> None:
+    """Fill `parameters`, converting to their dtype, from tensors that `check_tensors` has seen."""
+    by_file: defaultdict[Path, list[tuple[TensorEntry, Tensor]]] = defaultdict(list)
+    for name, place in places.items():
+        entry = checkpoint.tensors[name]
+        by_file[entry.file].append((entry, parameters[place.parameter][place.start : place.end]))
     total = sum(entry.end - entry.start for entries in by_file.values() for entry, _ in entries)
     began = time.monotonic()
     quiet = not sys.stderr.isatty()
@@ -132,21 +179,17 @@ def _view(mapped: mmap.mmap, entry: TensorEntry) -> Tensor:
     return view.view(entry.shape)
 
 
-def _check_names(checkpoint: Checkpoint, places: dict[str, Place], tied: bool) -> None:
-    missing = [name for name in places if name not in checkpoint.tensors]
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.path} lacks {len(missing)} tensors that a {checkpoint.architecture} needs "
-            f"({some(missing)}): fetch the whole checkpoint"
-        )
-    unexpected = [
-        name
-        for name in checkpoint.tensors
-        if name not in places and not name.endswith(DERIVED) and not (tied and name == "lm_head.weight")
-    ]
-    if unexpected:
-        raise CheckpointError(
-            f"{checkpoint.path} holds {len(unexpected)} tensors that a {checkpoint.architecture} of this "
-            f"config.json has no place for ({some(unexpected)}): weights and configuration are of "
-            f"different models"
-        )
+def fill_random(parameters: dict[str, Tensor]) -> None:
+    """Random weights at the speed of memory, for benchmarks: the text is noise, the work that of real ones.
+
+    One block of random numbers is repeated; its length is odd, so that no two rows of a matrix are alike.
+    """
+    block = torch.randn(RANDOM_BLOCK, generator=torch.Generator().manual_seed(0)) * 0.02
+    for name, parameter in parameters.items():
+        if parameter.ndim == 1:
+            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+            continue
+        flat, ready = parameter.view(-1), block.to(parameter)
+        for start in range(0, len(flat), RANDOM_BLOCK):
+            flat[start : start + RANDOM_BLOCK] = ready[: len(flat) - start]
+    log.info("made random weights: what this model says means nothing")

@@ -42,6 +42,7 @@ def test_the_public_names_are_there_and_no_others() -> None:
         ("serve a.yaml --config b.yaml", "two configuration files are given, a.yaml and b.yaml"),
         ("config show no-such.yaml", "no-such.yaml cannot be read"),
         ("chat /no/such/dir", "'/no/such/dir' is not a directory"),
+        ("inspect /no/such/dir", "'/no/such/dir' is not a directory"),
         ("chat demo/model --temperature 3", "temperature must be a number of [0, 2]"),
         ("chat --url http://127.0.0.1:1 --port 9", "remove --port"),
         ("batch demo/model", "-i/--input-file"),
@@ -83,3 +84,10 @@ def test_config_show_takes_a_model_directory() -> None:
     code, out, _ = run("config", "show", "demo/model")
     assert code == 0
     assert "path: demo/model" in out
+
+
+def test_inspect_says_what_the_demo_model_is_and_that_it_runs() -> None:
+    code, out, errors = run("inspect", "demo/model")
+    assert (code, errors) == (0, "")
+    assert "LlamaForCausalLM" in out
+    assert out.splitlines()[-1].split() == ["runs", "here", "yes"]

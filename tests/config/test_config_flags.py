@@ -47,6 +47,8 @@ SUPPORTED = [
     ("--dtype float", "model.dtype", "float32"),
     ("--dtype bfloat16", "model.dtype", "bfloat16"),
     ("--load-format safetensors", "model.load_format", "safetensors"),
+    ("--load-format dummy", "model.load_format", "dummy"),
+    ("--rope-theta 5e6", "model.rope_theta", 5e6),
     ("--seed 9", "model.seed", 9),
     ("--random-seed 9", "model.seed", 9),
     ("--pipe-schedule", "scheduler.micro_batches", 2),
@@ -59,6 +61,8 @@ SUPPORTED = [
     ("--pipe-schedule --num-micro-batches 3", "scheduler.micro_batches", 3),
     ("--num-micro-batches 1 --no-pipe-schedule", "scheduler.micro_batches", 1),
     ("--chat-template t.jinja", "model.chat_template", "t.jinja"),
+    ("--generation-config vllm", "model.generation_config", "vllm"),
+    ("--generation-config auto", "model.generation_config", "auto"),
     ("--max-num-queued-reqs 5", "scheduler.max_num_queued_reqs", 5),
     ("--max-queued-requests 5", "scheduler.max_num_queued_reqs", 5),
     ("--max-num-queued-tokens 10k", "scheduler.max_num_queued_tokens", 10_000),
@@ -102,7 +106,6 @@ FULFILLED = [
 REFUSED = [
     "--no-enforce-eager",
     "--kv-cache-dtype fp8",
-    "--load-format dummy",
     "--device cuda",
     "--api-key secret",
     "--api-key None",
@@ -116,7 +119,6 @@ REFUSED = [
     "--watchdog-timeout 300",
     "--root-path /api",
     "--otlp-traces-endpoint http://x",
-    "--generation-config auto",
     "--tp 2",
 ]
 

@@ -29,7 +29,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 def test_there_is_one_file_for_each_named_deployment() -> None:
     names = {path.stem for path in CONFIGS}
-    assert names == {"demo", "llama3-8b", "llama3.1-8b", "llama2-7b", "qwen2-7b"}
+    assert names == {
+        "demo", "llama3-8b", "llama3.1-8b", "llama2-7b", "qwen2-7b", "chatglm3-6b", "glm4-9b",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

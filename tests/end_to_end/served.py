@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +64,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(ipc_dir: Path, *flags: str) -> Iterator[Served]:
+def serve(*flags: str) -> Iterator[Served]:
     """`gllm serve` with the demo model on a free port, ended with SIGTERM."""
-    ipc_dir.mkdir(exist_ok=True)
+    # Not pytest's tmp_path: a socket's path may have no more than 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="gllm-test-") as ipc_dir:
+        yield from _serve(Path(ipc_dir), *flags)
+
+
+def _serve(ipc_dir: Path, *flags: str) -> Iterator[Served]:
     command = [sys.executable, "-m", "gllm", "serve", "configs/demo.yaml", "--port", "0"]
     command += ["--ipc-dir", str(ipc_dir), "--log-level", "warning", *flags]
     # The library path of this checkout, wherever pytest was started.

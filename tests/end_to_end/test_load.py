@@ -15,8 +15,8 @@ SEED = 20
 
 
 @pytest.fixture(scope="module", params=["--pipe-schedule", "--no-pipe-schedule"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tmp_path_factory.mktemp("run"), request.param, "--max-num-seqs", "16") as served:
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    with serve(request.param, "--max-num-seqs", "16") as served:
         yield served
 
 
@@ -104,7 +104,7 @@ def test_a_small_cache_preempts_and_changes_no_text(served: Served) -> None:
         return asyncio.run(run())
 
     usual = texts_of(served.url)
-    with serve(served.ipc_dir.parent / "small", "--max-total-tokens", "2048") as small:
+    with serve("--max-total-tokens", "2048") as small:
         tight = texts_of(small.url)
         stats = small.stats()
     assert tight == usual

@@ -1,6 +1,5 @@
 """A chat over the server finds its own history in the prefix cache, and answers the same without it."""
 
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,11 +32,11 @@ def talk(url: str) -> list[dict[str, Any]]:
     return answers
 
 
-def test_a_chat_of_8_turns_computes_its_history_once(tmp_path: Path) -> None:
-    with serve(tmp_path / "cached") as served:
+def test_a_chat_of_8_turns_computes_its_history_once() -> None:
+    with serve() as served:
         cached = talk(served.url)
         stats = served.stats()
-    with serve(tmp_path / "computed", "--no-enable-prefix-caching") as served:
+    with serve("--no-enable-prefix-caching") as served:
         computed = talk(served.url)
         assert served.stats().num_prefix_hit_tokens == 0
     texts = [[answer["choices"][0]["message"]["content"] for answer in chat] for chat in (cached, computed)]

@@ -21,9 +21,9 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_only_the_worker_has_torch_in_it(tmp_path: Path) -> None:
+def test_only_the_worker_has_torch_in_it() -> None:
     """Read from the running children themselves, after they have answered a request."""
-    with serve(tmp_path / "run") as served:
+    with serve() as served:
         httpx.post(
             f"{served.url}/v1/completions", json=LONG | {"max_tokens": 2}, timeout=60
         ).raise_for_status()
@@ -34,8 +34,8 @@ def test_only_the_worker_has_torch_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_running_requests_finish_and_leaves_nothing(tmp_path: Path, number: int) -> None:
-    with serve(tmp_path / "run") as served:
+def test_a_signal_lets_running_requests_finish_and_leaves_nothing(number: int) -> None:
+    with serve() as served:
         children = served.children()
         assert children.keys() == TITLES
         answers = []
@@ -55,8 +55,8 @@ def test_a_signal_lets_running_requests_finish_and_leaves_nothing(tmp_path: Path
         assert list(served.ipc_dir.iterdir()) == []
 
 
-def test_while_draining_new_requests_get_503(tmp_path: Path) -> None:
-    with serve(tmp_path / "run") as served, httpx.Client(base_url=served.url, timeout=60) as client:
+def test_while_draining_new_requests_get_503() -> None:
+    with serve() as served, httpx.Client(base_url=served.url, timeout=60) as client:
         body = LONG | {"max_tokens": 1500, "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as response:
             lines = response.iter_lines()
@@ -71,8 +71,8 @@ def test_while_draining_new_requests_get_503(tmp_path: Path) -> None:
         assert served.process.wait(30) == 0
 
 
-def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
-    with serve(tmp_path / "run") as served, httpx.Client(base_url=served.url, timeout=60) as client:
+def test_a_second_signal_does_not_wait() -> None:
+    with serve() as served, httpx.Client(base_url=served.url, timeout=60) as client:
         body = LONG | {"max_tokens": 2000, "stream": True}
         with client.stream("POST", "/v1/completions", json=body) as response:
             next(response.iter_lines())
@@ -84,8 +84,8 @@ def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("title", sorted(TITLES))
-def test_a_killed_child_ends_all_within_5_s_and_says_why(tmp_path: Path, title: str) -> None:
-    with serve(tmp_path / "run") as served:
+def test_a_killed_child_ends_all_within_5_s_and_says_why(title: str) -> None:
+    with serve() as served:
         children = served.children()
         os.kill(children[title], signal.SIGKILL)
         began = time.monotonic()
@@ -99,8 +99,8 @@ def test_a_killed_child_ends_all_within_5_s_and_says_why(tmp_path: Path, title: 
         assert list(served.ipc_dir.iterdir()) == []
 
 
-def test_children_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
-    with serve(tmp_path / "run") as served:
+def test_children_end_when_the_launcher_is_killed() -> None:
+    with serve() as served:
         children = served.children()
         served.process.kill()
         deadline = time.monotonic() + 20

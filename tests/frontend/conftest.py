@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_scheduler import FakeScheduler
-from http_server import Deployment
+from http_server import Deployment, serving
 from tiny_tokenizers import CHATML, byte_level_backend
 
-from gllm.config.schema import LimitsConfig
 from gllm.frontend.tokenizer import Tokenizer
 
 
@@ -28,25 +26,17 @@ def tokenizer(model_dir: Path) -> Tokenizer:
     return Tokenizer.load(model_dir)
 
 
-def deployment(directory: Path, tokenizer: Tokenizer) -> Iterator[Deployment]:
-    address = f"ipc://{directory}/f.sock"
-    scheduler = FakeScheduler(address, tokenizer.vocab_size)
-    limits = LimitsConfig(max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20)
-    running = Deployment(scheduler, address, tokenizer, limits)
-    yield running
-    running.close()
-    scheduler.close()
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Iterator[Deployment]:
-    yield from deployment(tmp_path_factory.mktemp("s"), tokenizer)
+    with serving(tmp_path_factory.mktemp("s"), tokenizer) as running:
+        yield running
 
 
 @pytest.fixture
 def own_server(tmp_path: Path, tokenizer: Tokenizer) -> Iterator[Deployment]:
     """A server for a test that leaves it unusable."""
-    yield from deployment(tmp_path, tokenizer)
+    with serving(tmp_path, tokenizer) as running:
+        yield running
 
 
 @pytest.fixture

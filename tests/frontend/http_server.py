@@ -3,6 +3,9 @@
 import asyncio
 import json
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +16,7 @@ from gllm.config.schema import LimitsConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.engine import EngineClient
-from gllm.frontend.generation import TextEngine
+from gllm.frontend.generation import NEUTRAL, TextEngine
 from gllm.frontend.main import HttpServer, listen, url_of
 from gllm.frontend.tokenizer import Tokenizer
 
@@ -22,7 +25,12 @@ class Deployment:
     """The HTTP server in a thread of its own, with the scheduler behind it."""
 
     def __init__(
-        self, scheduler: FakeScheduler, address: str, tokenizer: Tokenizer, limits: LimitsConfig
+        self,
+        scheduler: FakeScheduler,
+        address: str,
+        tokenizer: Tokenizer,
+        limits: LimitsConfig,
+        sampling_defaults: Mapping[str, Any] = NEUTRAL,
     ) -> None:
         self.scheduler = scheduler
         self.tokenizer = tokenizer
@@ -30,6 +38,7 @@ class Deployment:
         self.url = url_of(self.listener)
         self._address = address
         self._limits = limits
+        self._sampling_defaults = sampling_defaults
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._live()), daemon=True)
         self._thread.start()
@@ -40,7 +49,7 @@ class Deployment:
         self.loop = asyncio.get_running_loop()
         self.engine = EngineClient(self._address)
         await self.engine.start(10)
-        text = TextEngine(self.engine, self.tokenizer, [], 0)
+        text = TextEngine(self.engine, self.tokenizer, [], 0, self._sampling_defaults)
         template = ChatTemplate.find(self.tokenizer)
         self.gateway = Gateway(text, model="tiny", chat_template=template, limits=self._limits)
         self.http_server = HttpServer(self.gateway, self._started.set)
@@ -85,3 +94,17 @@ class Deployment:
         self.http_server.should_exit = True
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+
+@contextmanager
+def serving(
+    directory: Path, tokenizer: Tokenizer, sampling_defaults: Mapping[str, Any] = NEUTRAL
+) -> Iterator[Deployment]:
+    """A server with small limits and its scheduler; the socket between them is in `directory`."""
+    address = f"ipc://{directory}/f.sock"
+    scheduler = FakeScheduler(address, tokenizer.vocab_size)
+    limits = LimitsConfig(max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20)
+    running = Deployment(scheduler, address, tokenizer, limits, sampling_defaults)
+    yield running
+    running.close()
+    scheduler.close()

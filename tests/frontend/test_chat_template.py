@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizers import CHATML, byte_fallback_backend, byte_level_backend
+from tiny_tokenizers import CHATML, byte_fallback_backend, byte_level_backend, made
 
 from gllm.frontend.chat import MAX_MESSAGES, ChatTemplate, checked_messages
 from gllm.frontend.params import ParameterError
-from gllm.frontend.tokenizer import Tokenizer
 from gllm.process import StartError
 
-TOKENIZER = Tokenizer(byte_level_backend(), {"eos_token": "<|im_end|>"}, {"default": CHATML})
+TOKENIZER = made(byte_level_backend(), {"eos_token": "<|im_end|>"}, {"default": CHATML})
 CHAT = ChatTemplate(CHATML, TOKENIZER)
 
 TEMPLATES = {
@@ -65,11 +64,11 @@ def test_templates_render_as_in_transformers(name: str, chat: list[tuple[str, st
     expected, _ = render_jinja_template(
         [messages(*chat)], chat_template=TEMPLATES[name], add_generation_prompt=True, **tokens
     )
-    tokenizer = Tokenizer(byte_fallback_backend(), tokens, {})
+    tokenizer = made(byte_fallback_backend(), tokens, {})
     assert [ChatTemplate(TEMPLATES[name], tokenizer).render(messages(*chat))] == expected
 
 
-@given(content=st.text(max_size=50))
+@given(content=st.text(max_size=50).filter(lambda text: not TOKENIZER.special_pattern.search(text)))
 def test_a_plain_chat_is_the_encoding_of_its_text(content: str) -> None:
     chat = messages(("user", content))
     assert CHAT.encode(chat) == TOKENIZER.encode(CHAT.render(chat), add_special_tokens=False)
@@ -97,7 +96,7 @@ def test_a_guarded_text_is_encoded_as_if_nothing_special_were_in_it() -> None:
 
 def test_a_space_piece_is_put_behind_each_special_token_as_always() -> None:
     """Llama 2 with HTML in the user's text: "<s>" there is strike-through, not the beginning of a text."""
-    tokenizer = Tokenizer(byte_fallback_backend(), {"bos_token": "<s>"}, {})
+    tokenizer = made(byte_fallback_backend(), {"bos_token": "<s>"}, {})
     chat = ChatTemplate("{{ bos_token }}{{ messages[0].content }}", tokenizer)
     ids = chat.encode(messages(("user", "hello <s>hello</s>")))
     assert ids[0] == tokenizer.special_id("<s>")
@@ -174,7 +173,7 @@ def test_the_operators_file_comes_before_the_checkpoints(tmp_path: Path) -> None
     chosen = ChatTemplate.find(TOKENIZER, file)
     assert chosen is not None
     assert chosen.render([]) == "own"
-    assert ChatTemplate.find(Tokenizer(byte_level_backend(), {}, {})) is None
+    assert ChatTemplate.find(made(byte_level_backend(), {}, {})) is None
 
 
 def test_a_broken_template_stops_the_start_with_its_line(tmp_path: Path) -> None:

@@ -7,19 +7,20 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_tokenizers import byte_fallback_backend, byte_level_backend
+from tiny_tokenizers import byte_fallback_backend, byte_level_backend, made
 from tokenizers import decoders
 
-from gllm.frontend.detokenizer import REPLACEMENT, Detokenizer, Pieces, UnknownDecoder
+from gllm.frontend.decoders import UnknownDecoder, json_reading
+from gllm.frontend.detokenizer import REPLACEMENT, Detokenizer
 from gllm.frontend.tokenizer import Tokenizer
 
-BYTE_LEVEL = Tokenizer(byte_level_backend(), {}, {})
-FALLBACK = Tokenizer(byte_fallback_backend(), {}, {})
+BYTE_LEVEL = made(byte_level_backend(), {}, {})
+FALLBACK = made(byte_fallback_backend(), {}, {})
 KINDS = pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, FALLBACK], ids=["byte-level", "byte-fallback"])
 
 
 def backend_of(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    return tokenizer._backend
+    return tokenizer._vocabulary.backend
 
 
 def token_ids(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
@@ -108,9 +109,9 @@ def test_a_leading_space_is_dropped_only_at_the_beginning_of_a_text() -> None:
 
 def test_broken_bytes_are_shown_as_soon_as_it_is_certain() -> None:
     stream = BYTE_LEVEL.detokenizer()
-    broken = BYTE_LEVEL._backend.token_to_id("ÿ")
+    broken = BYTE_LEVEL._vocabulary.backend.token_to_id("ÿ")
     assert stream.feed([broken]) == REPLACEMENT
-    first_of_euro = BYTE_LEVEL._backend.token_to_id("â")
+    first_of_euro = BYTE_LEVEL._vocabulary.backend.token_to_id("â")
     assert stream.feed([first_of_euro]) == ""
     assert stream.finish() == REPLACEMENT
 
@@ -122,7 +123,7 @@ def test_mixed_runs_of_bytes_keep_their_whole_characters() -> None:
 
 def test_what_is_kept_does_not_grow_with_the_stream() -> None:
     stream = BYTE_LEVEL.detokenizer()
-    for token in [BYTE_LEVEL._backend.token_to_id("â")] * 1000:
+    for token in [BYTE_LEVEL._vocabulary.backend.token_to_id("â")] * 1000:
         stream.feed([token])
         assert len(stream._pending) <= 3
 
@@ -133,14 +134,14 @@ def test_what_is_kept_does_not_grow_with_the_stream() -> None:
 )
 def test_an_unknown_decoder_is_refused(decoder: Any) -> None:
     with pytest.raises(UnknownDecoder, match="decoder"):
-        Pieces(decoder, {}.get, {}, ())
+        json_reading(decoder, {}.get)
 
 
 def test_a_metaspace_decoder_drops_the_first_space_as_the_library_does() -> None:
     backend = byte_fallback_backend()
     for scheme, expected in (("always", "hello hello"), ("never", " hello hello")):
         backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
-        tokenizer = Tokenizer(backend, {}, {})
+        tokenizer = made(backend, {}, {})
         ids = tokenizer.encode("hello hello")
         assert tokenizer.decode(ids) == backend.decode(ids) == expected
 

@@ -53,7 +53,7 @@ def test_any_completion_is_read_or_refused(body: dict[str, Any], model: Any, pro
     try:
         read = CompletionBody.read({"model": model, "prompt": prompt, **body})
         assert read.prompts(LIMITS)
-        assert isinstance(read.params(LIMITS), SamplingParams)
+        assert isinstance(read.params(LIMITS, {}), SamplingParams)
     except ParameterError as error:
         check_error(error, error.param)
 
@@ -63,7 +63,7 @@ def test_any_completion_is_read_or_refused(body: dict[str, Any], model: Any, pro
 def test_any_chat_is_read_or_refused(body: dict[str, Any], chat: Any) -> None:
     try:
         read = ChatBody.read({"model": "tiny", "messages": chat, **body})
-        assert isinstance(read.params(LIMITS), SamplingParams)
+        assert isinstance(read.params(LIMITS, {}), SamplingParams)
         for message in checked_messages(read.messages):
             assert isinstance(message["content"], str)
     except ParameterError as error:

@@ -1,7 +1,12 @@
 """Two small tokenizers of the kinds that models have."""
 
+from typing import Any
+
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from gllm.frontend.json_vocabulary import JsonVocabulary
+from gllm.frontend.tokenizer import Tokenizer, named_tokens
 
 CHATML = (
     "{% for message in messages %}"
@@ -48,3 +53,8 @@ def byte_fallback_backend() -> tokenizers.Tokenizer:
     )
     backend.add_special_tokens(["<unk>", "<s>", "</s>"])
     return backend
+
+
+def made(backend: tokenizers.Tokenizer, config: dict[str, Any], templates: dict[str, str]) -> Tokenizer:
+    """A tokenizer as it is loaded from files that hold these."""
+    return Tokenizer(JsonVocabulary(backend, named_tokens(config).values()), config, templates)

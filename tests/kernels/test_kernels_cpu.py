@@ -116,6 +116,39 @@ def test_norms_and_gates_agree(dtype: torch.dtype) -> None:
     torch.testing.assert_close(cpu.silu_mul(gates), reference.silu_mul(gates), **tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head_dim", [64, 80])
+def test_norms_of_heads_agree_and_leave_values_alone(head_dim: int, dtype: torch.dtype) -> None:
+    qkv = normal(9, 5 + 2 * 3, head_dim, seed=0, dtype=dtype)
+    q_weight, k_weight = (normal(1, head_dim, seed=seed, dtype=dtype)[0] for seed in (1, 2))
+    got, expected = qkv.clone(), qkv.clone()
+    cpu.norm_heads(got, q_weight, k_weight, 1e-6, num_heads=5)
+    reference.norm_heads(expected, q_weight, k_weight, 1e-6, num_heads=5)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+    assert torch.equal(expected[:, 8:], qkv[:, 8:])
+    assert torch.equal(expected[:, 5], reference.rms_norm(qkv[:, 5], k_weight, 1e-6))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mixtures_of_experts_agree_and_a_token_s_result_is_its_own(seed: int, dtype: torch.dtype) -> None:
+    print("seed", seed)
+    draw = random.Random(seed)
+    tokens, experts, hidden, size = draw.choice([1, 2, 17]), draw.choice([2, 5]), 12, 20
+    x = normal(tokens, hidden, seed=seed, dtype=dtype)
+    gate_up = normal(experts, 2 * size, hidden, seed=seed + 1, dtype=dtype) * 0.3
+    down = normal(experts, hidden, size, seed=seed + 2, dtype=dtype) * 0.3
+    weights, chosen = normal(tokens, experts, seed=seed + 3).softmax(-1).topk(draw.randint(1, experts))
+    expected = reference.mix_experts(x, gate_up, down, chosen, weights)
+    got = cpu.mix_experts(x, gate_up, down, chosen, weights)
+    assert got.dtype == expected.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+    alone = cpu.mix_experts(x[-1:], gate_up, down, chosen[-1:], weights[-1:])
+    torch.testing.assert_close(alone[0], got[-1], atol=tolerance, rtol=tolerance)
+
+
 @pytest.mark.parametrize("num_rows", [0, 1, 5])
 def test_operators_take_few_and_no_rows(num_rows: int) -> None:
     assert cpu.greedy(torch.zeros(num_rows, 9)).shape == (num_rows,)

@@ -130,3 +130,12 @@ time.sleep(60)
         parent.kill()
     wait_until_gone(pids, 20)
     assert os.listdir(str(config.ipc.dir)) == []
+
+
+def test_a_run_directory_too_long_for_sockets_is_named_before_anything_starts(tmp_path: Path) -> None:
+    long = tmp_path / ("d" * (107 - len(str(tmp_path)) - len("/gllm-12345678/control.sock") - 1))
+    long.mkdir()
+    config = from_options(model="unused", ipc_dir=str(long), log_level="error")
+    with pytest.raises(LaunchError, match="choose a shorter directory with --ipc-dir"):
+        Deployment.start(config, OFFLINE, modules=WORKER, timeout_s=30)
+    assert os.listdir(long) == []

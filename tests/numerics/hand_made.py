@@ -10,7 +10,7 @@ from gllm.checkpoint import open_checkpoint
 from gllm.kernels.dispatch import operators
 from gllm.protocol.messages import Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
-from gllm.worker.models import load_model
+from gllm.worker.models import load_model, longest_context, read_architecture
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
 
@@ -25,12 +25,15 @@ def runner_of(
     num_slots: int = 16,
     dtype: torch.dtype = torch.float32,
     backend: str = "cpu",
+    rope_theta: float | None = None,
 ) -> ModelRunner:
     """The checkpoint at `path`, ready to step."""
     checkpoint = open_checkpoint(path)
     device, ops = torch.device("cpu"), operators(backend)
-    model = load_model(checkpoint, dtype, device, ops)
-    slots = Slots(num_slots, num_pages, page_size, checkpoint.max_model_len, checkpoint.vocab_size, device)
+    facts = read_architecture(checkpoint, rope_theta)
+    model = load_model(checkpoint, dtype, device, ops, facts=facts)
+    length = longest_context(checkpoint, model.facts)
+    slots = Slots(num_slots, num_pages, page_size, length, checkpoint.vocab_size, device)
     pages = allocate_pages(model.facts, num_pages, page_size, dtype, device)
     return ModelRunner(model, slots, pages, ops, max_num_batched_tokens=4096)
 

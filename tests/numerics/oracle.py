@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Glm4Config,
+    GlmConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 LLAMA3_SCALING = {
     "rope_type": "llama3",
@@ -16,6 +28,24 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 32,
 }
 COMMON: dict[str, Any] = {"max_position_embeddings": 256, "attn_implementation": "eager"}
+
+# The prompts reach 154 tokens, past the original length of each scaling (but dynamic's, see there).
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 32,
+}
+YARN_IN_FULL = YARN | {
+    "beta_fast": 16.0,
+    "beta_slow": 2.0,
+    "mscale": 0.8,
+    "mscale_all_dim": 0.5,
+    "truncate": False,
+}
+NO_IDS: dict[str, Any] = {"pad_token_id": None, "eos_token_id": 2}
 
 # Between them: odd vocabularies; all, some and one key head; tied and not; head_dim of its own; biases.
 SHAPES: dict[str, Any] = {
@@ -38,14 +68,58 @@ SHAPES: dict[str, Any] = {
         num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
         tie_word_embeddings=True, **COMMON,
     ),
+    "llama-linear": LlamaConfig(
+        vocab_size=103, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=64, rope_parameters=LINEAR,
+        **COMMON | {"max_position_embeddings": 64},
+    ),
+    "llama-dynamic": LlamaConfig(
+        vocab_size=107, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=128, rope_parameters=DYNAMIC, **COMMON,
+    ),
+    "llama-yarn": LlamaConfig(
+        vocab_size=109, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=80, rope_parameters=YARN, attention_bias=True, **COMMON,
+    ),
+    "qwen2-yarn": Qwen2Config(
+        vocab_size=113, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, rope_parameters=YARN_IN_FULL, **COMMON,
+    ),
+    "qwen3": Qwen3Config(
+        vocab_size=127, hidden_size=56, intermediate_size=72, num_hidden_layers=2, num_attention_heads=5,
+        num_key_value_heads=5, head_dim=80, tie_word_embeddings=True, **COMMON,
+    ),
+    "mistral": MistralConfig(
+        vocab_size=131, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=2, head_dim=64, sliding_window=None, **COMMON,
+    ),
+    "mixtral": MixtralConfig(
+        vocab_size=137, hidden_size=64, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=5, num_experts_per_tok=2, **COMMON,
+    ),
+    "qwen3-moe": Qwen3MoeConfig(
+        vocab_size=139, hidden_size=64, intermediate_size=56, moe_intermediate_size=40, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=64, num_experts=7, num_experts_per_tok=3,
+        norm_topk_prob=True, **COMMON,
+    ),
+    "glm": GlmConfig(
+        vocab_size=149, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=128, **NO_IDS, **COMMON,
+    ),
+    "glm4": Glm4Config(
+        vocab_size=157, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=3,
+        num_key_value_heads=3, head_dim=80, tie_word_embeddings=True, attention_bias=False,
+        **NO_IDS, **COMMON,
+    ),
 }  # fmt: skip
+BASIC = ("llama2", "llama3", "llama3.1", "qwen2")  # for tests that do not look at what differs
 
 
-def random_model(name: str, seed: int = 0, std: float = 0.3) -> PreTrainedModel:
+def random_model(shape: str | PreTrainedConfig, seed: int = 0, std: float = 0.3) -> PreTrainedModel:
     """A model whose every parameter is spread so far that its greedy text wanders."""
-    config = SHAPES[name]
+    config = SHAPES[shape] if isinstance(shape, str) else shape
     torch.manual_seed(seed)
-    model = (Qwen2ForCausalLM if isinstance(config, Qwen2Config) else LlamaForCausalLM)(config)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     for parameter_name, parameter in model.named_parameters():
         if "norm" in parameter_name:
             torch.nn.init.normal_(parameter, 1.0, 0.2)

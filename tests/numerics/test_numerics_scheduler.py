@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from hand_made import GREEDY, generate, runner_of
-from oracle import SHAPES, greedy, random_model, write
+from oracle import BASIC, SHAPES, greedy, random_model, write
 
 from gllm.protocol.messages import Sampling, StepPlan, StepResult, Submit, WorkerReady
 from gllm.protocol.wire import column
@@ -44,7 +44,7 @@ def serve(runner: ModelRunner, core: Scheduler, requests: list[Submit], depth: i
 
 
 @pytest.mark.parametrize(("depth", "page_size"), [(1, 4), (2, 16)])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", BASIC)
 def test_16_requests_in_few_pages_get_the_ids_of_transformers(
     name: str, depth: int, page_size: int, tmp_path: Path
 ) -> None:

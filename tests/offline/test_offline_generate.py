@@ -155,3 +155,26 @@ def test_threads_may_share_one_engine(llm: LLM) -> None:
     with ThreadPoolExecutor(4) as threads:
         for results in threads.map(lambda _: llm.generate(PROMPTS, GREEDY, use_tqdm=False), range(4)):
             assert tokens(results) == expected
+
+
+def test_without_parameters_the_checkpoints_own_are_used(llm: LLM) -> None:
+    """The demo's generation_config.json says `do_sample: false`."""
+    default = llm.get_default_sampling_params()
+    assert default == SamplingParams(temperature=0)
+    assert tokens(llm.generate(PROMPTS, use_tqdm=False)) == tokens(
+        llm.generate(PROMPTS, default, use_tqdm=False)
+    )
+    assert tokens(llm.chat(CONVERSATION, use_tqdm=False)) == tokens(llm.chat(CONVERSATION, default))
+
+
+def test_a_chat_may_go_on_with_its_last_words(llm: LLM) -> None:
+    begun = [*CONVERSATION, {"role": "assistant", "content": "hello you"}]
+    params = SamplingParams(temperature=0, max_tokens=2)
+    (result,) = llm.chat(begun, params, add_generation_prompt=False, continue_final_message=True)
+    assert result.prompt is not None
+    assert result.prompt.endswith("hello you")
+    assert result.prompt_token_ids == llm.get_tokenizer().encode(result.prompt, add_special_tokens=False)
+    (closed,) = llm.chat(CONVERSATION, params, add_generation_prompt=False)
+    assert closed.prompt_token_ids == llm.chat_prompt(CONVERSATION)[: len(closed.prompt_token_ids)]
+    with pytest.raises(ValueError, match="exclude each other"):
+        llm.chat(begun, params, continue_final_message=True)

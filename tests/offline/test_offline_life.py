@@ -1,5 +1,6 @@
 """How an offline engine ends: processes and directories must be gone, whoever dies first."""
 
+import json
 import os
 import signal
 import subprocess
@@ -89,6 +90,17 @@ def test_a_lost_worker_ends_the_call_with_a_sentence(model: Path, tmp_path: Path
 def test_a_mistake_is_named_at_once(options: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         LLM(**options)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_named_at_once(model: Path, tmp_path: Path) -> None:
+    for file in model.iterdir():
+        (tmp_path / file.name).symlink_to(file.resolve())
+    (tmp_path / "tokenizer.json").unlink()
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][-1] | {"id": 1024, "content": "<one_more>"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(LaunchError, match=r"knows 1025 tokens, .* 1024 only \(none for '<one_more>'\)"):
+        LLM(model=tmp_path)
 
 
 def test_a_program_that_forgets_to_close_ends_well(model: Path, tmp_path: Path) -> None:

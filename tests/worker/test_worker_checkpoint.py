@@ -208,9 +208,9 @@ def test_an_unknown_architecture_names_those_known(model: Path) -> None:
 
 
 def test_an_unknown_rope_scaling_names_those_known(model: Path) -> None:
-    for block in ({"type": "yarn", "factor": 4.0}, {"rope_type": "dynamic", "factor": 2.0}):
+    for block in ({"type": "longrope", "factor": 4.0}, {"rope_type": "su"}, {"rope_type": [3]}):
         set_config(model, rope_scaling=block)
-        refused(model, repr(next(iter(block.values()))), "'default', 'linear' and 'llama3'")
+        refused(model, repr(next(iter(block.values()))), "'default', 'linear', 'dynamic', 'llama3', 'yarn'")
     set_config(model, rope_scaling="linear")
     refused(model, "rope_scaling is 'linear', expected a table")
     set_config(model, rope_scaling={"rope_type": "llama3", "factor": 8.0})
@@ -220,11 +220,6 @@ def test_an_unknown_rope_scaling_names_those_known(model: Path) -> None:
 def test_a_quantised_checkpoint(model: Path) -> None:
     set_config(model, quantization_config={"quant_method": "gptq", "bits": 4})
     refused(model, "quantised", "'gptq'", "give the unquantised checkpoint")
-
-
-def test_a_sliding_window(model: Path) -> None:
-    set_config(model, architectures=["Qwen2ForCausalLM"], use_sliding_window=True, max_window_layers=1)
-    refused(model, "use_sliding_window is true", "set it to false")
 
 
 @pytest.mark.parametrize(

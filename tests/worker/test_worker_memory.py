@@ -80,6 +80,9 @@ def test_too_little_memory_for_a_step_names_the_step_that_would_fit() -> None:
     assert 0 < tokens < 4096
     assert "weights" in refused(wish(), GIB)
     assert "free some memory" in refused(wish(), GIB)
+    # More of the device is offered where it would do.
+    assert "gpu_memory_utilization" not in refused(wish(), GIB)
+    assert refused(wish(), int(2.6 * GIB)).endswith("or raise gpu_memory_utilization above 0.90")
 
 
 def test_an_explicit_size_must_hold_one_sequence_and_fit() -> None:

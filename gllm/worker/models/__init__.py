@@ -1,5 +1,6 @@
 """Model families: each a small file that says how it differs from the shared decoder."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,22 +9,50 @@ import torch
 
 from gllm.checkpoint import Checkpoint, CheckpointError
 from gllm.kernels.dispatch import Operators
-from gllm.worker.models import llama, qwen2
-from gllm.worker.models.decoder import Architecture, Decoder
-from gllm.worker.weights import TensorNames, allocate, load_weights, place_tensors
+from gllm.worker.models import chatglm, glm, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
+from gllm.worker.models.architecture import Architecture
+from gllm.worker.models.decoder import Decoder
+from gllm.worker.weights import (
+    Place,
+    TensorNames,
+    allocate,
+    check_tensors,
+    fill_random,
+    load_weights,
+    place_tensors,
+)
+
+Config = dict[str, Any]
+
+
+def _no_caveats(config: Config, facts: Architecture) -> tuple[str, ...]:
+    del config, facts
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one family is read from a checkpoint."""
+    """How one family is read from a checkpoint.
 
-    read: Callable[[dict[str, Any]], Architecture]  # of config.json; raises CheckpointError
+    caveats: sentences on what may be wrong with a checkpoint although it can be computed as it says.
+    """
+
+    read: Callable[[Config], Architecture]  # of config.json; raises CheckpointError
     names: TensorNames
+    caveats: Callable[[Config, Architecture], tuple[str, ...]] = _no_caveats
 
 
 FAMILIES = {
+    "ChatGLMForConditionalGeneration": Family(chatglm.read, chatglm.NAMES, chatglm.caveats),
+    "ChatGLMModel": Family(chatglm.read, chatglm.NAMES, chatglm.caveats),
+    "Glm4ForCausalLM": Family(glm.read_0414, glm.NAMES_0414),
+    "GlmForCausalLM": Family(glm.read, glm.NAMES, glm.caveats),
     "LlamaForCausalLM": Family(llama.read, llama.NAMES),
+    "MistralForCausalLM": Family(mistral.read, mistral.NAMES),
+    "MixtralForCausalLM": Family(mixtral.read, mixtral.NAMES),
     "Qwen2ForCausalLM": Family(qwen2.read, qwen2.NAMES),
+    "Qwen3ForCausalLM": Family(qwen3.read, qwen3.NAMES),
+    "Qwen3MoeForCausalLM": Family(qwen3_moe.read, qwen3_moe.NAMES),
 }
 
 
@@ -37,14 +66,58 @@ def family_of(architecture: str) -> Family:
     return FAMILIES[architecture]
 
 
-def load_model(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, operators: Operators
-) -> Decoder:
-    """The checkpoint's model with its weights in `dtype`; raises `CheckpointError`."""
-    family = family_of(checkpoint.architecture)
-    facts = family.read(checkpoint.config)
+def read_architecture(checkpoint: Checkpoint, rope_theta: float | None = None) -> Architecture:
+    """The facts that config.json states, with another rotary base if one is given."""
+    facts = family_of(checkpoint.architecture).read(checkpoint.config)
+    if rope_theta is not None:
+        facts = dataclasses.replace(facts, rotary=dataclasses.replace(facts.rotary, theta=rope_theta))
+    return facts
+
+
+def caveats(checkpoint: Checkpoint, facts: Architecture) -> list[str]:
+    """What whoever serves this checkpoint should know, in sentences."""
+    found = list(family_of(checkpoint.architecture).caveats(checkpoint.config, facts))
+    if facts.window is not None and facts.window < checkpoint.max_model_len:
+        found.append(
+            f"sequences are held to {facts.window} of {checkpoint.max_model_len} tokens: this model attends "
+            f"through a sliding window, which hides nothing up to that length and is not supported beyond it"
+        )
+    return found
+
+
+def longest_context(checkpoint: Checkpoint, facts: Architecture) -> int:
+    """The longest sequence in tokens that is computed as the checkpoint means it."""
+    return min(checkpoint.max_model_len, facts.window or checkpoint.max_model_len)
+
+
+def check_weights(checkpoint: Checkpoint, facts: Architecture) -> dict[str, Place]:
+    """Where each tensor goes; raises `CheckpointError` unless all are there, and nothing else. Reads none."""
     shapes = facts.parameter_shapes()
-    parameters = allocate(shapes, dtype, device)
-    places = place_tensors(family.names, facts.num_layers, shapes, facts.row_ranges())
-    load_weights(checkpoint, places, parameters, facts.tied)
+    names = family_of(checkpoint.architecture).names
+    places = place_tensors(names, facts.num_layers, shapes, facts.row_ranges())
+    check_tensors(checkpoint, places, shapes, spare=names.output_names() if facts.tied else ())
+    return places
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    operators: Operators,
+    *,
+    facts: Architecture | None = None,
+    dummy: bool = False,
+) -> Decoder:
+    """The checkpoint's model with its weights in `dtype`; raises `CheckpointError`.
+
+    facts: as `read_architecture` gives them, which is asked without. dummy: random weights, none is read.
+    """
+    facts = facts or read_architecture(checkpoint)
+    if dummy:
+        parameters = allocate(facts.parameter_shapes(), dtype, device)
+        fill_random(parameters)
+        return Decoder(facts, parameters, operators)
+    places = check_weights(checkpoint, facts)
+    parameters = allocate(facts.parameter_shapes(), dtype, device)
+    load_weights(checkpoint, places, parameters)
     return Decoder(facts, parameters, operators)

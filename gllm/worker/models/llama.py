@@ -1,8 +1,9 @@
-"""Llama 2, 3, 3.1 and their kin: the decoder as it is."""
+"""Llama 2, 3, 3.1, 3.2 and their kin: the decoder as it is."""
 
 from typing import Any
 
-from gllm.worker.models.decoder import Architecture, read_common
+from gllm.worker.models.architecture import Architecture
+from gllm.worker.models.reading import read_common
 from gllm.worker.weights import TensorNames
 
 NAMES = TensorNames(

@@ -60,7 +60,7 @@ def test_a_live_run_of_500_requests_replays_to_the_same_plans(tmp_path: Path) ->
     recording = tmp_path / "run.glr"
     flags = ["--record", str(recording), "--max-total-tokens", "2048", "--max-num-seqs", "8"]
     flags += ["--scheduling-policy", "priority"]  # preempts where a request outranks a running one
-    with serve(tmp_path / "run", *flags) as served:
+    with serve(*flags) as served:
         num_cancelled = asyncio.run(all_of_them(served.url))
         stats = served.stats()
         assert served.stop() == 0

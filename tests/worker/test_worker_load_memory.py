@@ -1,0 +1,13 @@
+"""Loading takes the weights and one tensor, not twice the weights."""
+
+from bench.load_memory import measure
+
+LARGEST = 2 * 32000 * 2048  # the embedding
+SLACK = 24 * 2**20
+
+
+def test_peak_memory_is_the_weights_and_at_most_one_tensor() -> None:
+    (row,) = measure(0.4, ["bfloat16"])
+    assert row["stored"] == row["weights"] > 3e8
+    assert row["peak"] < row["weights"] + LARGEST + SLACK, row
+    assert row["after"] < row["weights"] + SLACK, row
