@@ -19,6 +19,8 @@ from gllm.frontend.params import ParameterError, SamplingParams
 from gllm.replay_command import HELP as REPLAY_HELP
 from gllm.replay_command import add_arguments as add_replay
 from gllm.replay_command import replay
+from gllm.simulate.command import HELP as SIMULATE_HELP
+from gllm.simulate.command import add_simulate, simulate
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -133,6 +135,12 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     add_deployment(parser)
 
 
+def add_forward(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, metavar="...", help="those of `python -m bench.forward`"
+    )
+
+
 # ---- commands ---------------------------------------------------------------------------------
 
 
@@ -192,6 +200,19 @@ def run_inspect(given: argparse.Namespace) -> int:
     return inspect(deployment(given))
 
 
+def run_forward(given: argparse.Namespace) -> int:
+    """In a process of its own: it loads torch and measures, which nothing else of this one should."""
+    import os
+    import subprocess
+
+    checkout = Path(gllm.__file__).resolve().parent.parent
+    if not (checkout / "bench" / "forward.py").exists():
+        return complain("gllm bench forward is part of a checkout of gLLM, not of a wheel", EXIT_FAILED)
+    path = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "bench.forward", *given.arguments]
+    return subprocess.call(command, env={**os.environ, "PYTHONPATH": path})
+
+
 def run_config_show(given: argparse.Namespace) -> int:
     print(show(deployment(given)))
     return 0
@@ -206,9 +227,12 @@ COMMANDS = (
     Command(("config", "show"), "print the configuration in force, and where each value is from",
             add_deployment, run_config_show),
     Command(("replay",), REPLAY_HELP, add_replay, replay),
+    Command(("simulate",), SIMULATE_HELP, add_simulate, simulate),
     Command(("bench", "serve"), "put load on a running server and measure it", bench.add_serve, bench.serve),
     Command(("bench", "throughput"), "measure the offline throughput of an engine",
             before_deployment(bench.add_throughput), on_deployment(bench.throughput)),
     Command(("bench", "latency"), "measure the time that one batch takes",
             before_deployment(bench.add_latency), on_deployment(bench.latency)),
+    Command(("bench", "forward"), "measure the worker's steps and fit what gllm simulate computes with",
+            add_forward, run_forward),
 )  # fmt: skip

@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"worker", "protocol", "config", "process", "checkpoint", "kernels"},
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
+    "simulate": ({"simulate", "scheduler", "protocol", "config"}, {"torch", "zmq", "transformers"}),
     "what_if": ({"what_if", "scheduler", "protocol", "config"}, {"torch", "numpy", "zmq"}),
     "offline": (
         {"checkpoint", "config", "frontend", "launch", "process"},

@@ -14,6 +14,9 @@ from gllm.config import ConfigError, FlagParser, add_flags
 BUDGETS = "512,1024,2048,4096,8192,16384"
 
 
+HELP = "run a trace through the scheduler and a cost model, to see latencies and capacity"
+
+
 def add_simulate(parser: argparse.ArgumentParser) -> None:
     """The flags of the command, and those of the deployment that is simulated."""
     group = parser.add_argument_group("simulate")
