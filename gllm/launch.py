@@ -240,6 +240,8 @@ def serve(config: DeploymentConfig) -> int:
                     break
     finally:
         deployment.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # one more while Python ends must not change the exit code
     if deployment.failure is not None:
         print(f"gllm: {deployment.failure}", file=sys.stderr, flush=True)
         return 1

@@ -28,8 +28,8 @@ def load_block(
     """
     key = first + tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    slot = page.to(tl.int64) * PAGE + key % PAGE
-    offset = slot[:, None] * SLOT + d[None, :]
+    slot = page * PAGE + key % PAGE
+    offset = (slot.to(tl.int64) * SLOT)[:, None] + d[None, :]
     if MASKED:
         known = (key < end)[:, None] & (d < HEAD_DIM)[None, :]
         k = tl.load(k_head + offset, mask=known, other=0.0)

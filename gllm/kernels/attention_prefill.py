@@ -43,21 +43,22 @@ def attend_tiles(
     acc = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     most = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
-    page = page_ids(pages, 0, end, PAGE, BLOCK_N)
+    page = page_ids(pages, 0, end, PAGE, BLOCK_N) if k_blocks is not None else 0
     for first in tl.range(0, seen_by_all, BLOCK_N, num_stages=NUM_STAGES):
-        # Read one block ahead, so that no address waits for its page while the block is due.
-        following = page_ids(pages, first + BLOCK_N, end, PAGE, BLOCK_N)
         if k_blocks is not None:
+            # Read one block ahead, so that no address waits for its page while the block is due.
+            following = page_ids(pages, first + BLOCK_N, end, PAGE, BLOCK_N)
             k = k_blocks.load([page * PAGE + first % PAGE, kv_head * HEAD_DIM])
             v = v_blocks.load([page * PAGE + first % PAGE, kv_head * HEAD_DIM])
+            page = following
         else:
-            k, v = load_block(k_head, v_head, page, first, end, SLOT, PAGE, HEAD_DIM, BLOCK_D, BLOCK_N, False)
+            ids = page_ids(pages, first, end, PAGE, BLOCK_N)  # the pipeline's first stage: see below
+            k, v = load_block(k_head, v_head, ids, first, end, SLOT, PAGE, HEAD_DIM, BLOCK_D, BLOCK_N, False)
         acc, most, total = attend(queries, k, v, first, position, scale, acc, most, total, BLOCK_N, False)
-        page = following
     for first in tl.range(seen_by_all, end, BLOCK_N, num_stages=NUM_STAGES):
-        k, v = load_block(k_head, v_head, page, first, end, SLOT, PAGE, HEAD_DIM, BLOCK_D, BLOCK_N, True)
+        ids = page_ids(pages, first, end, PAGE, BLOCK_N)
+        k, v = load_block(k_head, v_head, ids, first, end, SLOT, PAGE, HEAD_DIM, BLOCK_D, BLOCK_N, True)
         acc, most, total = attend(queries, k, v, first, position, scale, acc, most, total, BLOCK_N, True)
-        page = page_ids(pages, first + BLOCK_N, end, PAGE, BLOCK_N)
     out_offset = (first_token + token).to(tl.int64) * (NUM_KV_HEADS * GROUP * HEAD_DIM) + head * HEAD_DIM
     result = (acc / total[:, None]).to(out.dtype.element_ty)
     tl.store(out + out_offset[:, None] + d[None, :], result, mask=real)
@@ -74,12 +75,14 @@ def prefill_attention(
     if tiling.copy_engine and page_size % tiling.block_n == 0 and head_dim == block_d:
         k_blocks = _blocks(k_pages, [tiling.block_n, block_d])
         v_blocks = _blocks(v_pages, [tiling.block_n, block_d])
+    # Ids of pages, where threads read them, are a stage of the pipeline by themselves, a block ahead.
+    num_stages = tiling.num_stages + (k_blocks is None)
     # Key heads are the slower axis: programs that run at once share the keys of few heads, in the L2 cache.
     attend_tiles[(work.num_tiles, num_kv_heads)](
         q, k_pages, v_pages, k_blocks, v_blocks, out, page_table, work.table,
         1 + work.num_splits + work.num_decodes, q.stride(0), page_table.stride(0), scale,
         num_kv_heads, num_heads // num_kv_heads, head_dim, page_size,
-        block_d, tiling.block_m, tiling.block_n, tiling.num_stages,
+        block_d, tiling.block_m, tiling.block_n, num_stages,
         num_warps=tiling.num_warps, maxnreg=tiling.max_registers,
     )  # fmt: skip
 

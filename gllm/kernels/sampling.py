@@ -18,11 +18,14 @@ from torch import Tensor
 from gllm.kernels.reference import GREEDY_BELOW
 
 LIST_SIZE = 8192  # likely tokens a row may list
-BLOCK = 2048  # tokens read at once
-NUM_REACHES = 4  # candidate depths of the list: 4, 8, 16 and 32 below the likeliest, in units of temperature
+BLOCK = 4096  # tokens read at once
+DEEP_BLOCK = 2048  # where each is weighed against all depths: more would not fit the registers
+NUM_WARPS = 16
+NUM_REACHES = 8  # candidate depths of the list: 4 * sqrt(2)**i below the likeliest, in units of temperature
 MARGIN = 1.0001  # float32 rounding of the sums that choose among them
 
 _BLOCK = tl.constexpr(BLOCK)
+_DEEP_BLOCK = tl.constexpr(DEEP_BLOCK)
 _LIST_SIZE = tl.constexpr(LIST_SIZE)
 _NUM_REACHES = tl.constexpr(NUM_REACHES)
 _MARGIN = tl.constexpr(MARGIN)
@@ -73,12 +76,13 @@ def list_likely(
     count = -1
     if (temperature >= _GREEDY_BELOW) & (by_count | (top_p < 1.0)):
         i = tl.arange(0, _BLOCK)
-        reach = tl.exp2(2.0 + tl.arange(0, _NUM_REACHES).to(tl.float32))
+        reach = tl.exp2(2.0 + 0.5 * tl.arange(0, _NUM_REACHES).to(tl.float32))
+        j = tl.arange(0, _DEEP_BLOCK)
         # A list is deep enough when it holds top_k tokens, or else a share top_p of all probability.
-        held = tl.zeros((_NUM_REACHES, _BLOCK), tl.float32)
-        total = tl.zeros((_BLOCK,), tl.float64)
-        for first in tl.range(0, vocab, _BLOCK):
-            x = tl.load(logits + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
+        held = tl.zeros((_NUM_REACHES, _DEEP_BLOCK), tl.float32)
+        total = tl.zeros((_DEEP_BLOCK,), tl.float64)
+        for first in tl.range(0, vocab, _DEEP_BLOCK):
+            x = tl.load(logits + first + j, mask=first + j < vocab, other=float("-inf")).to(tl.float32)
             x = (x - highest) / temperature
             total += tl.exp(x).to(tl.float64)
             share = tl.where(by_count, 1.0, tl.exp(x))
@@ -204,18 +208,22 @@ def draw(
         chosen = tl.zeros((), tl.int32) + _NO_TOKEN
         final = tl.zeros((), tl.int32)  # the last kept one, should rounding leave the target beyond all
         for first in tl.range(0, length, _BLOCK):
-            x = _below(listed, logits, is_listed, first, length, highest, temperature)
-            key = _key(x)
-            equal = (key == last_key).to(tl.int32)
-            rank = seen_last + tl.cumsum(equal, 0) - equal
-            index = first + tl.arange(0, _BLOCK)
-            kept = (index < length) & ((key < last_key) | ((key == last_key) & (rank < num_last)))
-            share = tl.where(kept, tl.exp(x), 0.0).to(tl.float64)
-            passed = kept & (reached + tl.cumsum(share, 0) > target)
-            chosen = tl.minimum(chosen, tl.min(tl.where(passed, index, _NO_TOKEN), 0))
-            final = tl.maximum(final, tl.max(tl.where(kept, index, 0), 0))
-            reached += tl.sum(share, 0)
-            seen_last += tl.sum(equal, 0)
+            if chosen == _NO_TOKEN:
+                x = _below(listed, logits, is_listed, first, length, highest, temperature)
+                key = _key(x)
+                index = first + tl.arange(0, _BLOCK)
+                equal = (key == last_key).to(tl.int32)
+                kept = (index < length) & (key <= last_key)
+                if seen_last + tl.sum(equal, 0) > num_last:
+                    kept = kept & ((key < last_key) | (seen_last + tl.cumsum(equal, 0) <= num_last))
+                share = tl.where(kept, tl.exp(x), 0.0).to(tl.float64)
+                after = reached + tl.sum(share, 0)
+                if after > target:  # in this block, or by rounding in the next: only here is a scan due
+                    passed = kept & (reached + tl.cumsum(share, 0) > target)
+                    chosen = tl.min(tl.where(passed, index, _NO_TOKEN), 0)
+                final = tl.maximum(final, tl.max(tl.where(kept, index, 0), 0))
+                reached = after
+                seen_last += tl.sum(equal, 0)
         chosen = tl.where(chosen == _NO_TOKEN, final, chosen)
         token = chosen
         if is_listed:
@@ -227,7 +235,7 @@ def greedy(logits: Tensor, out: Tensor | None = None) -> Tensor:
     """See `reference.greedy`. logits: any float dtype, each row's values adjacent."""
     out = _tokens_like(logits) if out is None else out
     if len(logits):
-        greedy_rows[(len(logits),)](logits, out, logits.stride(0), logits.shape[1], num_warps=8)
+        greedy_rows[(len(logits),)](logits, out, logits.stride(0), logits.shape[1], num_warps=NUM_WARPS)
     return out
 
 
@@ -250,8 +258,8 @@ def sample(
         listed = logits.new_empty((rows, LIST_SIZE), dtype=torch.float32)
         tokens = logits.new_empty((rows, LIST_SIZE), dtype=torch.int32)
         shared = highests, masses, counts, listed, tokens, logits.stride(0), vocab
-        list_likely[(rows,)](logits, temperature, top_k, top_p, out, *shared, num_warps=8)
-        draw[(rows,)](logits, temperature, top_k, top_p, seed, position, out, *shared, num_warps=8)
+        list_likely[(rows,)](logits, temperature, top_k, top_p, out, *shared, num_warps=NUM_WARPS)
+        draw[(rows,)](logits, temperature, top_k, top_p, seed, position, out, *shared, num_warps=NUM_WARPS)
     return out
 
 
