@@ -197,6 +197,8 @@ def compare(given: argparse.Namespace) -> dict[str, Any]:
         answers = asyncio.run(serve_trace(address, config.model.name, trace, prompts))
         taken_by_all, taken_by_us = np.subtract(seconds_of_processor(), before)
         processor_s = (time.perf_counter() - began) * (os.cpu_count() or 1)
+    if given.out is not None:
+        costs.save(given.out)
     live, simulated = live_figures(answers), summary(simulate(trace, config, costs))
     return {
         "bench": "simulate_vs_live",
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument(
         "--cost", metavar="FILE", help="a cost file of this machine; without it one is fitted"
     )
+    parser.add_argument("--out", metavar="FILE", help="write the cost file, with the way of a lone request")
     parser.add_argument("--request-rate", type=float, default=6.0)
     parser.add_argument("--num-prompts", type=int, default=200)
     parser.add_argument("--length-divisor", type=int, default=8)
