@@ -36,7 +36,9 @@ SMALL_TILE = "mma.sync"  # what a tile of 16 rows uses on every architecture
 
 # kernel, architecture -> bytes of stack; all others have none
 STACK_ALLOWED: dict[tuple[str, int], int] = {
-    ("attend_tiles", 90): 160,  # 128 registers, so that two programs share a multiprocessor: see tuning.py
+    ("attend_tiles", 80): 16,  # with 7 query heads to a key head; page ids are a stage of their own
+    ("attend_tiles", 90): 96,  # 128 registers, so that two programs share a multiprocessor: see tuning.py
+    ("attend_tiles", 100): 8,  # heads of 64, pages of 64
 }
 
 
