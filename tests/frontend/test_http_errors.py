@@ -254,7 +254,7 @@ def test_a_failure_of_ours_is_500_and_says_nothing_of_its_inside(
     server: Deployment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
-        raise RuntimeError("a secret at /work/main")
+        raise RuntimeError("a secret at /home/somebody")
 
     monkeypatch.setattr(type(server.tokenizer), "encode", fail)
     message = check(server.complete(), 500, None, "internal_error")
