@@ -36,7 +36,7 @@ class KvCache:
         """Where the tokens of a waiting sequence would go."""
         shared = self._shared_pages(sequence)
         num_new = self.num_pages_for(len(sequence.tokens)) - len(shared)
-        return Fit(shared, num_new, num_new + sum(map(self.pool.is_cached, shared)))
+        return Fit(shared, num_new, num_new + self.pool.num_cached_of(shared))
 
     def enter(self, sequence: Sequence, fit: Fit) -> None:
         """Place it there; its shared tokens count as computed."""
@@ -60,18 +60,24 @@ class KvCache:
         """Let others find the full pages among the first `num_tokens` tokens."""
         if not self.share_prefixes:
             return
-        for number in range(sequence.num_named_pages, num_tokens // self.page_size):
-            key = sequence.prefix_keys.of(sequence.tokens, number, self.page_size)
-            self.pool.name(sequence.pages[number], key)
-            sequence.num_named_pages = number + 1
+        start, end = sequence.num_named_pages, num_tokens // self.page_size
+        if start < end:
+            keys = sequence.prefix_keys.of(sequence.tokens, end, self.page_size)
+            for page, key in zip(sequence.pages[start:end], keys[start:end], strict=True):
+                self.pool.name(page, key)
+            sequence.num_named_pages = end
 
     def _shared_pages(self, sequence: Sequence) -> list[int]:
         """The longest run of its leading full pages that are there, its last token always left out."""
+        if not self.share_prefixes:
+            return []
+        most = (len(sequence.tokens) - 1) // self.page_size
         shared: list[int] = []
-        if self.share_prefixes:
-            for number in range((len(sequence.tokens) - 1) // self.page_size):
-                page = self.pool.find(sequence.prefix_keys.of(sequence.tokens, number, self.page_size))
-                if page is None:
-                    break
-                shared.append(page)
+        # Keys are made some at a time: behind the first page that is not there nobody asks for them yet.
+        while len(shared) < most:
+            end = min(max(2 * len(shared), 16), most)
+            keys = sequence.prefix_keys.of(sequence.tokens, end, self.page_size)
+            shared += self.pool.find_run(keys[len(shared) : end])
+            if len(shared) < end:
+                break
         return shared

@@ -345,25 +345,35 @@ class Scheduler:
         """Slots and pages for waiting sequences, in order: the first that finds no room ends it."""
         while self.waiting:
             sequence = self.waiting.first()
-            fit = self.cache.fit(sequence)
-            lack = self._lacks(fit, draft)
+            # Its fit last: to find a long prompt's pages takes longer than all else of a decode step.
+            lack = self._draft_lacks(draft)
+            if lack is None:
+                fit = self.cache.fit(sequence)
+                lack = self._lacks(fit)
             if lack is not None:
                 self.waiting.pass_over(lack)
                 return
             self.waiting.remove(sequence)
             self._admit(sequence, fit, draft, now)
 
-    def _lacks(self, fit: Fit, draft: Draft | None = None) -> PassedOver | None:
-        """What a waiting sequence still lacks to be admitted, in this draft if there is one."""
+    def _draft_lacks(self, draft: Draft) -> PassedOver | None:
+        """What no waiting sequence can have in this draft, whatever its tokens are."""
+        if not self._free_slots:
+            return PassedOver.NO_SLOT
+        if min(draft.budget, draft.prompt_budget) <= 0:
+            return PassedOver.NO_TOKENS
+        # Everybody takes one page at least, for the last token of a prompt is never shared.
+        if draft.preempted or self.cache.pool.num_free_pages < 1 + self.num_reserved_pages:
+            return PassedOver.NO_PAGES
+        return None
+
+    def _lacks(self, fit: Fit) -> PassedOver | None:
+        """What a waiting sequence that fits so still lacks to be admitted."""
         if not self._free_slots:
             return PassedOver.NO_SLOT
         if self.cache.pool.num_free_pages < fit.num_taken_pages + self.num_reserved_pages:
             return PassedOver.NO_PAGES
-        if draft is None:
-            return None
-        if draft.preempted:
-            return PassedOver.NO_PAGES
-        return PassedOver.NO_TOKENS if min(draft.budget, draft.prompt_budget) <= 0 else None
+        return None
 
     def _admit(self, sequence: Sequence, fit: Fit, draft: Draft, now: float) -> None:
         self._growth.num_allowed_tokens += sequence.max_len - len(sequence.tokens)

@@ -55,16 +55,23 @@ class PagePool:
             else:
                 self._free.append(page)
 
-    def find(self, key: Key) -> int | None:
-        """The page with this content, held or cached."""
-        return self._page_of.get(key)
+    def find_run(self, keys: Iterable[Key]) -> list[int]:
+        """The pages with these contents, held or cached, up to the first that is not there."""
+        found = []
+        find = self._page_of.get
+        for key in keys:
+            page = find(key)
+            if page is None:
+                break
+            found.append(page)
+        return found
 
-    def is_cached(self, page: int) -> bool:
-        """Whether nobody holds the page, so that holding it makes one fewer to give."""
-        return page in self._cached
+    def num_cached_of(self, pages: Iterable[int]) -> int:
+        """How many of the pages nobody holds, so that holding them makes so many fewer to give."""
+        return sum(map(self._cached.__contains__, pages))
 
     def hold(self, page: int) -> None:
-        """One more hold on a page that `find` returned."""
+        """One more hold on a page that `find_run` returned."""
         self._cached.pop(page, None)
         self._holders[page] += 1
 

@@ -20,9 +20,14 @@ def root_key(cache_salt: str) -> Key:
     return blake2b(cache_salt.encode(), digest_size=KEY_BYTES, person=b"gllm.prefix").digest()
 
 
-def next_key(before: Key, tokens: "array[int]") -> Key:
-    """The key of a full page with these tokens behind the page (or root) with key `before`."""
-    return blake2b(before + tokens.tobytes(), digest_size=KEY_BYTES).digest()
+def next_keys(before: Key, tokens: "array[int]", page_size: int) -> list[Key]:
+    """The keys of the full pages that `tokens` fill behind the page (or root) with key `before`."""
+    raw, size = tokens.tobytes(), page_size * tokens.itemsize
+    keys = []
+    for start in range(0, len(raw), size):
+        before = blake2b(before + raw[start : start + size], digest_size=KEY_BYTES).digest()
+        keys.append(before)
+    return keys
 
 
 class PrefixKeys:
@@ -34,13 +39,13 @@ class PrefixKeys:
         self._root = root_key(cache_salt)
         self._keys: list[Key] = []
 
-    def of(self, tokens: "array[int]", page: int, page_size: int) -> Key:
-        """The key of page number `page` of the sequence, which `tokens` fill to its end.
+    def of(self, tokens: "array[int]", num_pages: int, page_size: int) -> list[Key]:
+        """The keys of (at least) the first `num_pages` pages of the sequence, which `tokens` fill.
 
-        Amortised constant: a sequence's tokens only grow, so keys once made stay true.
+        Amortised constant a page: a sequence's tokens only grow, so keys once made stay true.
         """
-        while len(self._keys) <= page:
-            start = len(self._keys) * page_size
-            before = self._keys[-1] if self._keys else self._root
-            self._keys.append(next_key(before, tokens[start : start + page_size]))
-        return self._keys[page]
+        keys = self._keys
+        if len(keys) < num_pages:
+            missing = tokens[len(keys) * page_size : num_pages * page_size]
+            keys += next_keys(keys[-1] if keys else self._root, missing, page_size)
+        return keys
