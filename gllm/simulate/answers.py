@@ -7,13 +7,13 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gllm.config import DeploymentConfig, load
 from gllm.simulate.cost import CostFile, read_costs
 from gllm.simulate.engine import simulate
-from gllm.simulate.plot import plot_curve
+from gllm.simulate.plot import new_figure, plot_curve
 from gllm.simulate.report import Slo, summary, table
 from gllm.simulate.search import Figures, best, highest_rate
 from gllm.simulate.traces import Trace, read_trace
@@ -27,42 +27,50 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True)
 class Question:
-    """One deployment before one trace; each answer is a run."""
+    """One deployment before one trace; each answer is a run, made once."""
 
     trace: Trace
     config: DeploymentConfig
     costs: CostFile
     slo: Slo | None
+    known: dict[tuple[float, int], dict[str, Any]] = field(default_factory=dict)
 
     def run(self, rate: float | None = None, budget: int | None = None) -> dict[str, Any]:
-        """The figures at a rate and with a `max_num_batched_tokens`, where they are given."""
-        trace = self.trace if rate is None else self.trace.at_rate(rate)
-        config = self.config
-        if budget is not None:
-            scheduler = config.scheduler.model_copy(update={"max_num_batched_tokens": budget})
-            config = config.model_copy(update={"scheduler": scheduler})
-        figures = summary(simulate(trace, config, self.costs), self.slo)
+        """The figures at a rate and with a `max_num_batched_tokens`: the trace's and the deployment's
+        where they are not given."""
+        key = rate or self.trace.rate, budget or self.config.scheduler.max_num_batched_tokens
+        if key not in self.known:
+            trace = self.trace if rate is None else self.trace.at_rate(rate)
+            scheduler = self.config.scheduler.model_copy(update={"max_num_batched_tokens": key[1]})
+            config = self.config.model_copy(update={"scheduler": scheduler})
+            figures = summary(simulate(trace, config, self.costs), self.slo)
+            self.known[key] = {**figures, "max_num_batched_tokens": key[1]}
+            self._tell(self.known[key])
+        return self.known[key]
+
+    def _tell(self, figures: Figures) -> None:
+        """A line for those who wait."""
         kept = f", {100 * figures['slo_attainment']:.1f} % within the SLO" if self.slo else ""
-        setting = "" if budget is None else f", {budget} tokens a step"
         print(
-            f"{figures['request_rate']:.3f} requests/s{setting}: "
+            f"{figures['request_rate']:.3f} requests/s, {figures['max_num_batched_tokens']} tokens a step: "
             f"median TTFT {figures['median_ttft_ms']:.0f} ms{kept} "
             f"({figures['duration']:.0f} s in {figures['wall_s']:.1f} s)",
             file=sys.stderr,
         )
-        return figures
 
 
 def answer(given: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for."""
     question = asked(given)
+    if given.find_rate and question.slo is None:
+        raise UsageError(
+            "--find-rate needs the SLO that is to be kept: add --goodput, such as ttft:200 tpot:50"
+        )
+    if given.plot is not None:
+        new_figure()  # what is missing is said now, not when all runs are done
     answers: dict[str, Any] = {"run": question.run()}
     rate = None
     if given.find_rate:
-        if question.slo is None:
-            raise UsageError(
-                "--find-rate needs the SLO that is to be kept: add --goodput, such as ttft:200 tpot:50"
-            )
         rate = highest_rate(
             lambda tried: float(question.run(tried)["slo_attainment"]), question.trace.rate, given.slo_share
         )
@@ -71,8 +79,6 @@ def answer(given: argparse.Namespace) -> dict[str, Any]:
         runs = {budget: question.run(rate, budget) for budget in given.find_budget}
         answers["budgets"] = list(runs.values())
         answers["best_max_num_batched_tokens"] = best(runs)
-        for budget, figures in runs.items():
-            figures["max_num_batched_tokens"] = budget
     if given.rates is not None or given.plot is not None:
         rates = given.rates or [(rate or question.trace.rate) * factor for factor in CURVE_FACTORS]
         answers["curve"] = [question.run(rate) for rate in rates]
@@ -110,15 +116,16 @@ def asked(given: argparse.Namespace) -> Question:
 # ---- what is printed --------------------------------------------------------------------------
 
 CURVE_COLUMNS = {
-    "request_rate": ("rate (1/s)", 1.0),
-    "request_throughput": ("done (1/s)", 1.0),
-    "median_ttft_ms": ("TTFT p50 (ms)", 1.0),
-    "p99_ttft_ms": ("TTFT p99 (ms)", 1.0),
-    "median_tpot_ms": ("TPOT p50 (ms)", 1.0),
-    "p99_tpot_ms": ("TPOT p99 (ms)", 1.0),
-    "prefix_hit_rate": ("hits (%)", 100.0),
-    "request_goodput": ("goodput (1/s)", 1.0),
-    "slo_attainment": ("in SLO (%)", 100.0),
+    "max_num_batched_tokens": ("tokens a step", "{:d}"),
+    "request_rate": ("rate (1/s)", "{:.3f}"),
+    "request_throughput": ("done (1/s)", "{:.3f}"),
+    "median_ttft_ms": ("TTFT p50 (ms)", "{:.1f}"),
+    "p99_ttft_ms": ("TTFT p99 (ms)", "{:.1f}"),
+    "median_tpot_ms": ("TPOT p50 (ms)", "{:.1f}"),
+    "p99_tpot_ms": ("TPOT p99 (ms)", "{:.1f}"),
+    "prefix_hit_rate": ("prefix hits", "{:.1%}"),
+    "request_goodput": ("goodput (1/s)", "{:.3f}"),
+    "slo_attainment": ("within SLO", "{:.1%}"),
 }
 
 
@@ -126,9 +133,9 @@ def shown(answers: dict[str, Any], given: argparse.Namespace) -> str:
     """The answers as text."""
     parts = [table(answers["run"])]
     if "curve" in answers:
-        parts.append(rows(answers["curve"], {}))
+        parts.append(rows(answers["curve"]))
     if "budgets" in answers:
-        parts.append(rows(answers["budgets"], {"max_num_batched_tokens": ("tokens a step", 1.0)}))
+        parts.append(rows(answers["budgets"]))
         parts.append(f"best max_num_batched_tokens: {answers['best_max_num_batched_tokens']}")
     if "highest_rate" in answers:
         rate, words = answers["highest_rate"], " ".join(given.goodput)
@@ -139,13 +146,11 @@ def shown(answers: dict[str, Any], given: argparse.Namespace) -> str:
     return "\n\n".join(parts)
 
 
-def rows(runs: Sequence[Figures], more: dict[str, tuple[str, float]]) -> str:
+def rows(runs: Sequence[Figures]) -> str:
     """One line a run."""
-    columns = {key: column for key, column in {**more, **CURVE_COLUMNS}.items() if key in runs[0]}
+    columns = {key: column for key, column in CURVE_COLUMNS.items() if key in runs[0]}
     lines = ["  ".join(f"{name:>13}" for name, _ in columns.values())]
-    lines += [
-        "  ".join(f"{run[key] * factor:>13.2f}" for key, (_, factor) in columns.items()) for run in runs
-    ]
+    lines += ["  ".join(f"{form.format(run[key]):>13}" for key, (_, form) in columns.items()) for run in runs]
     return "\n".join(lines)
 
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gllm.simulate.report import Slo
 from gllm.simulate.search import Figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: its colours differ for every kind of colour vision.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
@@ -14,14 +18,20 @@ class PlotError(RuntimeError):
     """No picture can be drawn; the message says what to install."""
 
 
-def plot_curve(curve: Sequence[Figures], slo: Slo | None, title: str, path: Path) -> None:
-    """Draw TTFT, TPOT and goodput of `curve`, runs in order of rate, as a PNG."""
+def new_figure() -> "Figure":
+    """An empty picture; raises `PlotError` where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError as error:
         raise PlotError("drawing needs matplotlib: pip install 'gllm[plot]'") from error
-    figure = Figure(figsize=(7.0, 8.5), layout="constrained")
+    return Figure(figsize=(7.0, 8.5), layout="constrained")
+
+
+def plot_curve(curve: Sequence[Figures], slo: Slo | None, title: str, path: Path) -> None:
+    """Draw TTFT, TPOT and goodput of `curve`, runs in order of rate, as a PNG."""
+    figure = new_figure()
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(3, 1, sharex=True)
     rates = [run["request_rate"] for run in curve]
