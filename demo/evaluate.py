@@ -12,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -77,6 +78,7 @@ def answer_all(
 ) -> list[Answer]:
     """Greedy answers to the last message of each dialogue, in order. Batches are padded on the left."""
     prompts = [tokenizer.encode(render(dialogue, add_generation_prompt=True)).ids for dialogue in dialogues]
+    generate: Any = model.generate  # typed by some versions of transformers, untyped by others
     answers: list[Answer] = []
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
@@ -87,7 +89,7 @@ def answer_all(
         mask = torch.tensor(
             [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch], device=model.device
         )
-        output = model.generate(  # type: ignore[misc]
+        output = generate(
             input_ids=ids,
             attention_mask=mask,
             max_new_tokens=MAX_ANSWER_TOKENS,
