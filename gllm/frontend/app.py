@@ -1,41 +1,33 @@
 """The HTTP gateway: routes, errors, request ids, draining.
 
-Knows one model under one name. Nothing that a client sends may end more than that client's request.
+Knows no API by itself; the tables of `routes` say what is served. Nothing that a client sends may end
+more than that client's request.
 """
 
 import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from gllm.config.schema import LimitsConfig
-from gllm.frontend.body import read_object
 from gllm.frontend.chat import ChatTemplate
-from gllm.frontend.engine import EngineLost
-from gllm.frontend.errors import RETRY, SERVER, ApiError, api_error, shutting_down
+from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.generation import TextEngine
-from gllm.frontend.jobs import Job, Jobs
-from gllm.frontend.params import ParameterError
-from gllm.frontend.responses import VERSION
-from gllm.frontend.streaming import ClientGone, EventStream, unless_gone
-from gllm.frontend.types import ChatBody, CompletionBody, GenerationBody
+from gllm.frontend.routes import openai, status
+from gllm.frontend.routes.endpoint import Endpoint, Handler
+from gllm.frontend.service import Service
+from gllm.frontend.streaming import ClientGone
 
-STATS_TIMEOUT_S = 2.0
-MAX_STEP_AGE_S = 60.0  # a step that takes longer than the longest prefill is stuck
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 CLIENT_CLOSED = 499  # nobody reads it; it is for the log
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Gateway:
@@ -53,27 +45,19 @@ class Gateway:
         limits: LimitsConfig,
         tokenizer_workers: int = 1,
     ) -> None:
-        self._text = text
-        self._model = model
-        self._limits = limits
-        self._created = int(time.time())
-        self._jobs = Jobs(
-            text, model=model, chat_template=chat_template, limits=limits, num_threads=tokenizer_workers
+        self.service = Service(
+            text,
+            model=model,
+            chat_template=chat_template,
+            limits=limits,
+            tokenizer_workers=tokenizer_workers,
         )
-        self._draining = False
         self._num_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        served = [*status.endpoints(self.service), *openai.endpoints(self.service)]
         self._app = Starlette(
-            routes=[
-                Route("/health", self._handled(self.health)),
-                Route("/version", self._handled(self.version)),
-                Route("/v1/models", self._handled(self.models)),
-                Route("/v1/models/{name:path}", self._handled(self.one_model)),
-                Route("/v1/completions", self._handled(self.completions), methods=["POST"]),
-                Route("/v1/chat/completions", self._handled(self.chat_completions), methods=["POST"]),
-            ],
-            exception_handlers={HTTPException: _http_error},
+            routes=[_route(endpoint) for endpoint in served], exception_handlers={HTTPException: _http_error}
         )
         self._app.router.redirect_slashes = False
 
@@ -113,101 +97,30 @@ class Gateway:
 
     async def drain(self) -> None:
         """Take no new generation requests; returns when nothing is open."""
-        self._draining = True
+        self.service.is_draining = True
         await self._idle.wait()
 
     def close(self) -> None:
         """End the tokenizer threads."""
-        self._jobs.close()
+        self.service.close()
 
-    # ---- routes --------------------------------------------------------------------------------
 
-    async def health(self, request: Request) -> Response:
-        """200 only while the scheduler answers and its steps come back."""
-        del request
-        if self._draining:
-            raise shutting_down()
+def _route(endpoint: Endpoint) -> Route:
+    return Route(endpoint.path, _handled(endpoint.handle), methods=[endpoint.method])
+
+
+def _handled(handler: Handler) -> Handler:
+    """`handler`, whose exceptions become answers."""
+
+    async def handle(request: Request) -> Response:
         try:
-            stats = await asyncio.wait_for(self._text.engine.stats(), STATS_TIMEOUT_S)
-        except TimeoutError:
-            raise _unhealthy(f"the scheduler did not answer within {STATS_TIMEOUT_S:g} s") from None
-        except EngineLost:
-            raise _unhealthy("the scheduler is not there") from None
-        if stats.oldest_step_s > MAX_STEP_AGE_S:
-            raise _unhealthy(f"a step has been running for {stats.oldest_step_s:.0f} s")
-        return JSONResponse({"status": "ok"})
+            return await handler(request)
+        except ClientGone:
+            return Response(status_code=CLIENT_CLOSED)
+        except Exception as error:
+            return _error_response(api_error(error))
 
-    async def version(self, request: Request) -> Response:
-        del request
-        return JSONResponse({"version": VERSION})
-
-    async def models(self, request: Request) -> Response:
-        del request
-        return JSONResponse({"object": "list", "data": [self._card()]})
-
-    async def one_model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
-        return JSONResponse(self._card())
-
-    async def completions(self, request: Request) -> Response:
-        body = CompletionBody.read(await self._read(request))
-        self._check_model(body.model)
-        return await self._answer(request, body, await self._jobs.completion(body))
-
-    async def chat_completions(self, request: Request) -> Response:
-        body = ChatBody.read(await self._read(request))
-        self._check_model(body.model)
-        try:
-            return await self._answer(request, body, await self._jobs.chat(body))
-        except ParameterError as error:
-            error.param = "messages" if error.param == "prompt" else error.param
-            raise
-
-    # ---- the way of a request ------------------------------------------------------------------
-
-    def _handled(self, handler: Handler) -> Handler:
-        """`handler`, whose exceptions become answers."""
-
-        async def handle(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except ClientGone:
-                return Response(status_code=CLIENT_CLOSED)
-            except Exception as error:
-                return _error_response(api_error(error))
-
-        return handle
-
-    async def _read(self, request: Request) -> dict[str, object]:
-        if self._draining:
-            raise shutting_down()
-        return await read_object(request, self._limits.max_body_bytes)
-
-    def _check_model(self, name: str) -> None:
-        if name != self._model:
-            raise ApiError(
-                404,
-                f"the model {name[:200]!r} does not exist: this server has {self._model!r}",
-                param="model",
-                code="model_not_found",
-            )
-
-    async def _answer(self, request: Request, body: GenerationBody, job: Job) -> Response:
-        if body.stream:
-            return await EventStream.begin(request.receive, self._jobs.events(job))
-        answer = await unless_gone(request.receive, self._jobs.whole(job))
-        return Response(answer, media_type="application/json")
-
-    def _card(self) -> dict[str, object]:
-        return {
-            "id": self._model,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "gllm",
-            "root": self._model,
-            "parent": None,
-            "max_model_len": self._text.engine.limits.max_model_len,
-        }
+    return handle
 
 
 def _request_id(scope: Scope) -> str:
@@ -220,10 +133,6 @@ def _request_id(scope: Scope) -> str:
 
 def _error_response(error: ApiError) -> Response:
     return Response(error.body(), error.status, error.headers, "application/json")
-
-
-def _unhealthy(reason: str) -> ApiError:
-    return ApiError(503, f"not healthy: {reason}", kind=SERVER, code="unhealthy", headers=RETRY)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -285,7 +285,7 @@ def test_health_is_false_when_steps_do_not_progress(
     assert "61 s" in response.json()["error"]["message"]
     server.scheduler.oldest_step_s = 59.0
     assert server.http.get("/health").status_code == 200
-    monkeypatch.setattr("gllm.frontend.app.STATS_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("gllm.frontend.routes.status.STATS_TIMEOUT_S", 0.1)
     server.scheduler.answers_stats = False
     response = server.http.get("/health")
     assert response.status_code == 503

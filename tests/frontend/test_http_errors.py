@@ -264,7 +264,7 @@ def test_a_failure_of_ours_is_500_and_says_nothing_of_its_inside(
 
 
 def test_a_chat_without_a_template_says_how_to_give_one(server: Deployment) -> None:
-    jobs = server.gateway._jobs
+    jobs = server.gateway.service.jobs
     template, jobs._template = jobs._template, None
     assert "--chat-template" in check(server.chat(), 400, "messages")
     jobs._template = template

@@ -1,0 +1,36 @@
+"""One row of the table of routes: what is served, and what the OpenAPI document says of it.
+
+Knows nothing of any API.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A method and path with its handler; what the handler raises becomes an answer (`errors.api_error`).
+
+    path: in Starlette's form, "/v1/models/{name:path}". summary: one line for the document.
+    body: the type that checks its JSON body. answer: that of its JSON answer with status 200, None
+    where it has another `media_type`. streams: `stream: true` answers with server-sent events.
+    statuses: of errors, beside those that every route has.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    handle: Handler
+    summary: str
+    tag: str
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    media_type: str = "application/json"
+    streams: bool = False
+    statuses: frozenset[int] = frozenset()
