@@ -121,7 +121,7 @@ class Stepper:
         pages = range(self.next_page, self.next_page + -(-length // self.page_size))
         self.next_page = pages.stop
         tokens = column(1 + (slot + position) % 500 for position in range(num_tokens))
-        return Admit(slot, tokens, num_computed, column(pages), GREEDY)
+        return Admit(slot, tokens, len(tokens), num_computed, column(pages), GREEDY)
 
     def _step(self, slots: list[int], counts: list[int], admits: list[Admit]) -> tuple[StepShape, float]:
         none = column()

@@ -27,7 +27,7 @@ def messages(batch: int) -> dict[str, Message]:
     pages = rows[: max(1, batch // PAGE_SIZE)]
     sampling = Sampling(temperature=0.8, top_k=50, top_p=0.95, seed=2**60)
     prompt = column(range(1024))
-    admit = Admit(0, prompt, 0, column(range(64)), sampling)
+    admit = Admit(0, prompt, 1024, 0, column(range(64)), sampling)
     return {
         "StepPlan": StepPlan(1, 10**6, rows, column(), pages, pages, [], column()),
         "StepPlan, one admitted": StepPlan(1, 10**6, rows, rows, pages, pages, [admit], column([3])),

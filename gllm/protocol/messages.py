@@ -33,7 +33,7 @@ from gllm.protocol.wire import (
     wire,
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_SEQUENCES = 1 << 16  # rows of a plan, slots of a worker, requests in one column
 MAX_TOKENS = 1 << 24  # tokens of one prompt
@@ -268,6 +268,7 @@ class Admit(Record):
 
     slot: int = wire(Int(0, MAX_SEQUENCES - 1))
     tokens: "Column[int]" = wire(Ints(MAX_TOKENS))  # prompt and, after a preemption, what followed
+    num_prompt_tokens: int = wire(Int(1))  # the leading ones; penalties tell them from the others
     num_computed_tokens: int = wire(Int())  # whose keys and values the given pages already hold
     pages: "Column[int]" = wire(Ints(MAX_PAGES))
     sampling: Sampling = wire(Nested(Sampling))
@@ -275,6 +276,8 @@ class Admit(Record):
     def check(self) -> None:
         if self.num_computed_tokens >= len(self.tokens):
             raise ProtocolError("an admitted sequence must have at least one token to compute")
+        if self.num_prompt_tokens > len(self.tokens):
+            raise ProtocolError(f"{self.num_prompt_tokens} prompt tokens among {len(self.tokens)}")
 
 
 @message(20)

@@ -391,6 +391,7 @@ class Scheduler:
             Admit(
                 slot=sequence.slot,
                 tokens=sequence.tokens[:],
+                num_prompt_tokens=sequence.num_prompt_tokens,
                 num_computed_tokens=num_hit_tokens,
                 pages=column(sequence.pages),
                 sampling=sequence.sampling,

@@ -39,8 +39,8 @@ def plan_text(plan: StepPlan | None, indent: str = "  ") -> str:
     lines = [f"step {plan.step}, epoch {plan.epoch}, {sum(counts)} tokens in {len(rows)} rows"]
     lines += [f"released slots: {_all(plan.released)}"]
     lines += [
-        f"admitted: slot {admit.slot}, {len(admit.tokens)} tokens, {admit.num_computed_tokens} of them "
-        f"computed, pages {_all(admit.pages)}, {admit.sampling}"
+        f"admitted: slot {admit.slot}, {len(admit.tokens)} tokens, {admit.num_prompt_tokens} of the prompt, "
+        f"{admit.num_computed_tokens} computed, pages {_all(admit.pages)}, {admit.sampling}"
         for admit in plan.admits
     ]
     lines += [f"new pages: {_all(pages)}", f"rows: {_all(rows)}"]

@@ -46,6 +46,7 @@ class Slots:
         self.vocab_size = vocab_size
         self.known: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)] * num_slots
         self.num_known = np.zeros(num_slots, np.int64)
+        self.num_prompt_tokens = np.zeros(num_slots, np.int64)
         self.num_tokens = np.zeros(num_slots, np.int64)
         self.num_computed = np.zeros(num_slots, np.int64)
         self.page_table = np.zeros((num_slots, -(-max_model_len // page_size)), np.int32)
@@ -97,6 +98,8 @@ class Slots:
         for column in (self.num_tokens, self.num_computed, self.num_pages):
             assert not column[~used].any()
         assert (self.num_tokens >= self.num_known).all()
+        assert ((self.num_prompt_tokens > 0) == used).all()
+        assert (self.num_prompt_tokens <= self.num_known).all()
         assert (self.num_computed[used] < self.num_tokens[used]).all()
         # Only a sequence whose known tokens are all computed has sampled, and it lacks that token alone.
         sampled = self.num_tokens > self.num_known
@@ -108,7 +111,8 @@ class Slots:
 
     def _release(self, slots: Ints) -> None:
         self._must_be_in_use(slots, "releases")
-        for column in (self.num_known, self.num_tokens, self.num_computed, self.num_pages):
+        columns = (self.num_known, self.num_prompt_tokens, self.num_tokens, self.num_computed, self.num_pages)
+        for column in columns:
             column[slots] = 0
         for slot in slots:
             self.known[slot] = np.empty(0, np.int32)
@@ -127,7 +131,10 @@ class Slots:
                 f"the plan admits tokens of [{tokens.min()}, {tokens.max()}], but the vocabulary has "
                 f"{self.vocab_size}"
             )
+        if not 0 < admit.num_prompt_tokens <= len(tokens):
+            raise PlanError(f"the plan admits {len(tokens)} tokens, {admit.num_prompt_tokens} of a prompt")
         self.known[slot] = tokens
+        self.num_prompt_tokens[slot] = admit.num_prompt_tokens
         self.num_known[slot] = self.num_tokens[slot] = len(tokens)
         self.num_computed[slot] = admit.num_computed_tokens
         self._add_pages(np.full(len(admit.pages), slot, np.int64), _ints(admit.pages))

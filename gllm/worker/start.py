@@ -176,7 +176,7 @@ def _warm_up(runner: ModelRunner) -> None:
     to wait for, and a model that cannot run says so before it is ready."""
     began = time.monotonic()
     none, slot = column(), column([0])
-    admit = Admit(0, column([0]), 0, column([0]), Sampling(0.0, 0, 1.0, 0))
+    admit = Admit(0, column([0]), 1, 0, column([0]), Sampling(0.0, 0, 1.0, 0))
     runner.step(StepPlan(0, 0, slot, none, none, none, [admit], none))
     runner.slots.apply(StepPlan(0, 0, none, none, none, none, [], slot))
     log.info(

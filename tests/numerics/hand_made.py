@@ -87,7 +87,16 @@ def generate(
         for sequence in waiting[:admitted_per_step]:
             sequence.slot = free_slots.pop(draw.randrange(len(free_slots)))
             sequence.num_computed = 0
-            admits.append(Admit(sequence.slot, column(sequence.tokens), 0, column(), sequence.sampling))
+            admits.append(
+                Admit(
+                    slot=sequence.slot,
+                    tokens=column(sequence.tokens),
+                    num_prompt_tokens=sequence.num_prompt_tokens,
+                    num_computed_tokens=0,
+                    pages=column(),
+                    sampling=sequence.sampling,
+                )
+            )
             running.append(sequence)
         waiting = waiting[admitted_per_step:]
         draw.shuffle(running)

@@ -22,8 +22,8 @@ def test_a_row_may_read_the_pages_that_its_neighbour_writes(
     prompts = [[*SHARED, 5, 6, 7], [*SHARED, 11, 3]]
     alone = [generate(runner_of(path, backend=backend), [prompt], 1)[0].generated for prompt in prompts]
     runner = runner_of(path, page_size=PAGE_SIZE, backend=backend)
-    writer = Admit(3, column(prompts[0]), 0, column([20, 21, 22]), GREEDY)
-    reader = Admit(5, column(prompts[1]), len(SHARED), column([20, 21, 30]), GREEDY)
+    writer = Admit(3, column(prompts[0]), len(prompts[0]), 0, column([20, 21, 22]), GREEDY)
+    reader = Admit(5, column(prompts[1]), len(prompts[1]), len(SHARED), column([20, 21, 30]), GREEDY)
     slots, counts, none = [3, 5], [11, 2], column()
     if reader_first:
         slots, counts, alone = slots[::-1], counts[::-1], alone[::-1]

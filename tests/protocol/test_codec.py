@@ -62,7 +62,11 @@ def records(cls: type[Record]) -> st.SearchStrategy[Any]:
     if cls is Submit:
         drawn |= {"prompt": st.just(column([1])), "generated": st.just([])}
     if cls is Admit:
-        drawn |= {"tokens": st.just(column([5, 6])), "num_computed_tokens": st.integers(0, 1)}
+        drawn |= {
+            "tokens": st.just(column([5, 6])),
+            "num_prompt_tokens": st.integers(1, 2),
+            "num_computed_tokens": st.integers(0, 1),
+        }
     if cls in (Finished, Cached):
         drawn |= {"row": st.integers(0, 1)}
     if cls is Tokens:
@@ -169,7 +173,7 @@ def test_a_plan_for_256_rows_is_small() -> None:
     rows = column(range(256))
     plan = StepPlan(1, 7, rows, column(), rows[:16], rows[:16], [], column())
     assert len(encode(plan)) < 1300
-    admit = Admit(3, column([1, 2, 3]), 0, column([7]), Sampling(0.5, 10, 0.9, 2**62))
+    admit = Admit(3, column([1, 2, 3]), 3, 0, column([7]), Sampling(0.5, 10, 0.9, 2**62))
     assert decode(
         encode(StepPlan(1, 8, column([3]), column([3]), column(), column(), [admit], column()))
     ).admits == [admit]  # type: ignore[attr-defined]

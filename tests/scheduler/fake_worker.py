@@ -55,6 +55,7 @@ class FakeWorker:
         for admit in plan.admits:
             assert admit.slot not in self.slots
             assert admit.slot < self.ready.num_slots
+            assert 0 < admit.num_prompt_tokens <= len(admit.tokens)
             self.slots[admit.slot] = Slot(list(admit.tokens), admit.num_computed_tokens, list(admit.pages))
         for slot, page in zip(plan.page_slots, plan.new_pages, strict=True):
             self.slots[slot].pages.append(page)

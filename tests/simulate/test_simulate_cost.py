@@ -89,8 +89,8 @@ def test_the_roofline_follows_from_sizes_and_rates() -> None:
 def test_the_shape_of_a_step_follows_from_plans() -> None:
     table, none = SlotTable(4), column()
     admits = [
-        Admit(2, column(range(10)), 4, none, GREEDY),
-        Admit(0, column(range(20)), 0, none, GREEDY),
+        Admit(2, column(range(10)), 10, 4, none, GREEDY),
+        Admit(0, column(range(20)), 20, 0, none, GREEDY),
     ]
     plan = StepPlan(1, 0, column([2, 0]), column([6, 8]), none, none, admits, none)
     # Slot 2 computes positions 4..9 and yields a token, slot 0 positions 0..7 of its 20.

@@ -95,7 +95,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 def admit(slot: int, tokens: list[int], pages: list[int]) -> Admit:
-    return Admit(slot, column(tokens), 0, column(pages), Sampling(0.0, 0, 1.0, 0))
+    return Admit(slot, column(tokens), len(tokens), 0, column(pages), Sampling(0.0, 0, 1.0, 0))
 
 
 def plan(

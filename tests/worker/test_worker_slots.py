@@ -25,8 +25,12 @@ def tables(**changes: int) -> Slots:
     return Slots(**limits, device=torch.device("cpu"))
 
 
-def admit(slot: int, tokens: list[int], pages: list[int], computed: int = 0) -> Admit:
-    return Admit(slot, column(tokens), computed, column(pages), GREEDY)
+def admit(
+    slot: int, tokens: list[int], pages: list[int], computed: int = 0, num_prompt_tokens: int | None = None
+) -> Admit:
+    if num_prompt_tokens is None:
+        num_prompt_tokens = len(tokens)
+    return Admit(slot, column(tokens), num_prompt_tokens, computed, column(pages), GREEDY)
 
 
 def plan(
@@ -65,6 +69,18 @@ def test_releases_come_before_admits_and_admits_before_pages() -> None:
     slots.check()
     assert slots.page_table[1, :3].tolist() == [7, 2, 3]
     assert slots.known[1].tolist() == [9, 8]
+
+
+def test_a_slot_knows_which_of_its_tokens_are_the_prompt() -> None:
+    slots = tables()
+    slots.apply(plan(admits=[admit(2, [5, 6, 7, 8], [0], num_prompt_tokens=3)]))
+    slots.check()
+    assert slots.num_prompt_tokens.tolist() == [0, 0, 3, 0]
+    slots.apply(plan(released=[2]))
+    slots.check()
+    for wrong in (0, 5):
+        with pytest.raises(PlanError, match=f"admits 4 tokens, {wrong} of a prompt"):
+            tables().apply(plan(admits=[admit(2, [5, 6, 7, 8], [0], num_prompt_tokens=wrong)]))
 
 
 def test_pages_of_several_slots_may_come_mixed() -> None:
