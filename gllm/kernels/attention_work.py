@@ -40,6 +40,14 @@ class Work:
         """The same work, its table on `device`: one copy a step, asynchronous from pinned memory."""
         return replace(self, table=self.table.to(device, non_blocking=True))
 
+    def of_table_rows(self, table_rows: Ints) -> "Work":
+        """The same work on a page table in which row i of the micro-batch is row table_rows[i]."""
+        table = self.table.numpy().copy()
+        first_tile = 1 + self.num_splits + self.num_decodes
+        for entries, column in ((table[1 : 1 + self.num_splits], 1), (table[first_tile:], 2)):
+            entries[:, column] = table_rows[entries[:, column]]
+        return replace(self, table=torch.from_numpy(table))
+
     def padded(self, num_splits: int, num_decodes: int) -> "Work":
         """The same decodes with lists of the given lengths: what a graph for so many can replay."""
         if self.num_tiles or self.num_splits > num_splits or self.num_decodes > num_decodes:

@@ -120,9 +120,19 @@ class Groups:
     chunks: list[ChunkRow]
 
 
-def group_rows(page_table: Tensor, num_computed: Tensor, query_start: Tensor, page_size: int) -> Groups:
+def group_rows(
+    page_table: Tensor,
+    num_computed: Tensor,
+    query_start: Tensor,
+    page_size: int,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+) -> Groups:
     """Arrange the rows; the tables are as `paged_attention` takes them. Hazard: none of its tensors may
     be changed while the groups are in use."""
+    del num_heads, num_kv_heads, head_dim
     table, before, starts = page_table.numpy(), num_computed.numpy(), query_start.numpy()
     single = np.diff(starts) == 1
     decode_rows = np.flatnonzero(single)
@@ -178,7 +188,8 @@ def paged_attention(
 ) -> Tensor:
     num_pages, page_size, num_kv_heads, head_dim = k_pages.shape
     if groups is None:
-        groups = group_rows(page_table, num_computed, query_start, page_size)
+        heads = {"num_heads": q.shape[1], "num_kv_heads": num_kv_heads, "head_dim": head_dim}
+        groups = group_rows(page_table, num_computed, query_start, page_size, **heads)
     shared = q.shape[1] // num_kv_heads  # query heads a key head
     k_flat, v_flat = k_pages.view(num_pages, -1), v_pages.view(num_pages, -1)
     out = q.new_empty(q.shape)

@@ -1,8 +1,10 @@
 """The operators for CUDA, in Triton: what `dispatch.py` offers under "cuda". Shapes: see `reference.py`."""
 
+from torch import Tensor
+
+from gllm.kernels import attention_work
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
-from gllm.kernels.attention_work import group_rows
 from gllm.kernels.norm import add_rms_norm, rms_norm
 from gllm.kernels.rotary import rotary_write
 from gllm.kernels.sampling import greedy, sample
@@ -17,3 +19,20 @@ __all__ = [
     "sample",
     "silu_mul",
 ]
+
+
+def group_rows(
+    page_table: Tensor,
+    num_computed: Tensor,
+    query_start: Tensor,
+    page_size: int,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+) -> attention_work.Work:
+    """The work lists of attention, on the host; they do not depend on the pages."""
+    del page_table, page_size
+    return attention_work.group_rows(
+        num_computed, query_start, num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=head_dim
+    )

@@ -3,11 +3,10 @@
 Shapes, dtypes and meanings are documented once, in `reference.py`.
 """
 
+from importlib import import_module
 from typing import Any, Protocol, cast
 
 from torch import Tensor
-
-from gllm.kernels import cpu, reference
 
 
 class Operators(Protocol):
@@ -42,7 +41,15 @@ class Operators(Protocol):
     ) -> Tensor: ...
 
     def group_rows(
-        self, page_table: Tensor, num_computed: Tensor, query_start: Tensor, page_size: int
+        self,
+        page_table: Tensor,
+        num_computed: Tensor,
+        query_start: Tensor,
+        page_size: int,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
     ) -> Any: ...
 
     def paged_attention(
@@ -71,11 +78,14 @@ class Operators(Protocol):
     ) -> Tensor: ...
 
 
-BACKENDS = {"cpu": cpu, "reference": reference}
+BACKENDS = {name: f"gllm.kernels.{name}" for name in ("cpu", "cuda", "reference")}
 
 
 def operators(backend: str) -> Operators:
-    """The operators for a device type ("cpu"), or the oracle ("reference")."""
+    """The operators for a device type ("cpu", "cuda"), or the oracle ("reference").
+
+    Imported when asked for: those for CUDA need Triton.
+    """
     if backend not in BACKENDS:
         raise ValueError(f"no kernels for device {backend!r}: choose one of {', '.join(BACKENDS)}")
-    return cast(Operators, BACKENDS[backend])
+    return cast(Operators, import_module(BACKENDS[backend]))

@@ -111,9 +111,21 @@ def rotary_write(
     return q
 
 
-def group_rows(page_table: Tensor, num_computed: Tensor, query_start: Tensor, page_size: int) -> None:
-    """What `paged_attention` of this backend wants to know once a step instead of once a layer: nothing."""
-    del page_table, num_computed, query_start, page_size
+def group_rows(
+    page_table: Tensor,
+    num_computed: Tensor,
+    query_start: Tensor,
+    page_size: int,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+) -> None:
+    """What `paged_attention` of this backend wants to know once a step instead of once a layer: nothing.
+
+    The tables, on the host, are as `paged_attention`'s.
+    """
+    del page_table, num_computed, query_start, page_size, num_heads, num_kv_heads, head_dim
 
 
 def paged_attention(

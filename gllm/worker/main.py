@@ -1,11 +1,14 @@
 """The worker process: takes plans, runs them in order, sends the sampled tokens.
 
-Its loop waits for a plan or for the launcher's word, and does nothing else meanwhile.
+A step is launched when its plan comes and answered when its tokens are on the host: on a device that runs
+behind the host the next step is launched meanwhile; on a CPU a launch returns with the tokens.
 """
 
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import zmq
@@ -14,7 +17,8 @@ from gllm.checkpoint import CheckpointError
 from gllm.process import PLANS, RESULTS, Child, StartError, run_child
 from gllm.protocol.channel import Channel, hello
 from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
-from gllm.protocol.wire import ProtocolError
+from gllm.protocol.wire import ProtocolError, column
+from gllm.worker.under_way import Launched, UnderWay
 
 if TYPE_CHECKING:
     from gllm.worker.runner import ModelRunner
@@ -37,21 +41,45 @@ def work(child: Child) -> None:
     results.send(hello(Role.WORKER, child.epoch))
     results.send(_ready(child.epoch, runner))
     child.ready()
+    serve(child, runner, plans, results)
+    plans.close()
+    results.close()
+
+
+def serve(child: Child, runner: "ModelRunner", plans: Channel, results: Channel) -> None:
+    """Launch what is planned, answer what is home, until the launcher says stop."""
+    under_way = UnderWay(runner.max_steps_under_way)
     poller = zmq.Poller()
-    poller.register(plans.socket, zmq.POLLIN)
     poller.register(child.control.socket, zmq.POLLIN)
+    poller.register(under_way.woken, zmq.POLLIN)
     idle_since = time.monotonic_ns()
     while True:
+        # A plan too early stays in its socket.
+        poller.register(plans.socket, zmq.POLLIN if under_way.has_room else 0)
         readable = dict(poller.poll())
         if child.control.socket in readable and isinstance(child.told(), Stop):
-            break
+            return
+        under_way.hush()
         if plans.socket in readable:
             plan = _take(plans, child.epoch)
             if plan is not None:
-                results.send(_run(plan, runner, results, idle_since))
-                idle_since = time.monotonic_ns()
-    plans.close()
-    results.close()
+                start = time.monotonic_ns()
+                idle = 0 if under_way else max(start - idle_since, 0)
+                with _failure_told(plan, results):
+                    under_way.add(Launched(plan, runner.launch(plan), start, idle))
+        while (step := under_way.oldest_home()) is not None:
+            with _failure_told(step.plan, results):
+                result = _result(step)
+            results.send(result)
+            idle_since = time.monotonic_ns()
+
+
+def _result(step: Launched) -> StepResult:
+    """The answer to a step that is home."""
+    tokens = column(step.output.take().tokens.tolist())
+    return StepResult(
+        step.plan.epoch, step.plan.step, tokens, step.start_ns, time.monotonic_ns(), step.idle_ns
+    )
 
 
 def _make_runner(child: Child) -> "ModelRunner":
@@ -88,19 +116,17 @@ def _take(plans: Channel, epoch: int) -> StepPlan | None:
     raise ProtocolError(f"expected a plan, got {type(message).__name__}")
 
 
-def _run(plan: StepPlan, runner: "ModelRunner", results: Channel, idle_since: int) -> StepResult:
-    """The result of one plan; a worker that cannot compute it says so and ends."""
-    start = time.monotonic_ns()
+@contextmanager
+def _failure_told(plan: StepPlan, results: Channel) -> Iterator[None]:
+    """A worker that cannot compute a plan says so and ends."""
     try:
-        tokens = runner.step(plan)
+        yield
     except Exception as error:
         # Sentences of our own only: what libraries say may hold paths and addresses.
         sentence = str(error) if type(error).__module__.startswith("gllm.") else type(error).__name__
         results.send(WorkerFailed(plan.epoch, plan.step, f"step {plan.step} failed: {sentence}"[:4000]))
         results.socket.close(linger=2000)  # the one message that must leave before we do
         raise
-    end = time.monotonic_ns()
-    return StepResult(plan.epoch, plan.step, tokens, start, end, max(start - idle_since, 0))
 
 
 if __name__ == "__main__":

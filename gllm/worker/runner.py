@@ -5,6 +5,8 @@ Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan 
 
 import math
 from array import array
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,14 +15,17 @@ from torch import Tensor
 from gllm.kernels.dispatch import Operators
 from gllm.protocol.messages import StepPlan
 from gllm.protocol.wire import column
-from gllm.worker.batch import Batch, build_batch
+from gllm.worker.batch import Batch, build_batch, with_last_tokens
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.models.decoder import Decoder, Pages
+from gllm.worker.output import Done, Sampled, StepOutput
 from gllm.worker.slots import PlanError, Slots
 
 
 class ModelRunner:
     """One model, its pages, and the sequences in its slots."""
+
+    max_steps_under_way = 1
 
     def __init__(
         self, model: Decoder, slots: Slots, pages: Pages, operators: Operators, max_num_batched_tokens: int
@@ -30,14 +35,26 @@ class ModelRunner:
         self.pages = pages
         self.operators = operators
         self.max_num_batched_tokens = max_num_batched_tokens
+        facts = model.facts
+        self._group_rows = partial(
+            operators.group_rows,
+            num_heads=facts.num_heads,
+            num_kv_heads=facts.num_kv_heads,
+            head_dim=facts.head_dim,
+        )
 
     def step(self, plan: StepPlan) -> "array[int]":
-        """The sampled tokens of `plan`, one a sampling row in plan order.
+        """The sampled tokens of `plan`, one a sampling row in plan order; waits for them."""
+        return column(self.launch(plan).take().tokens.tolist())
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> StepOutput:
+        """Start a step; the tables then stand behind it. Steps run in the order of their launches.
 
         Raises `PlanError` for a plan that contradicts the tables.
         """
         batch, logits = self.forward(plan)
-        return column(self.sample(batch, logits).tolist())
+        return Done(self.sample(batch, logits))
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> tuple[Batch, Tensor]:
@@ -51,13 +68,14 @@ class ModelRunner:
             raise PlanError(
                 f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
             )
-        batch = build_batch(slots, counts, self.slots, self.operators.group_rows)
+        batch = build_batch(slots, counts, self.slots, self._group_rows)
         self.slots.advance(slots, counts)
+        batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
         return batch, self.model(batch, self.pages)
 
     @torch.inference_mode()
-    def sample(self, batch: Batch, logits: Tensor) -> Tensor:
-        """int64 [num_sampling] on the device, where it is also kept as the next step's input."""
+    def sample(self, batch: Batch, logits: Tensor) -> Sampled:
+        """What comes of the sampling rows; the tokens are also kept as the next step's input."""
         if batch.all_greedy:
             tokens = self.operators.greedy(logits)
         else:
@@ -65,7 +83,7 @@ class ModelRunner:
                 logits, batch.temperature, batch.top_k, batch.top_p, batch.seed, batch.sampled_position
             )
         self.slots.last_token[batch.sampling_slots] = tokens
-        return tokens
+        return Sampled(tokens)
 
 
 def allocate_pages(

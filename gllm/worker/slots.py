@@ -5,13 +5,17 @@ is written out of bounds. Knows nothing of the model, nor why a plan is what it 
 
 All of it but the sampled tokens follows from the plans, so that it is kept on the host as numpy
 columns; `last_token` alone lives on the device, where sampling writes it and the next step reads it.
+A device that runs behind the host has a copy of the page table, too: what a plan changes of it travels
+with the step (`PageWrites`) and is written before the step's forward pass.
 """
 
 from array import array
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from gllm.protocol.messages import Admit, StepPlan
 
@@ -20,6 +24,14 @@ Ints = npt.NDArray[np.int64]
 
 class PlanError(ValueError):
     """A plan contradicts the tables: a bug of the scheduler, after which no row can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageWrites:
+    """What a plan changes of the page table, for the device's copy of it."""
+
+    entries: Tensor  # int64 [num_writes], slot * pages of a slot + index; no two alike
+    pages: Tensor  # int32 [num_writes]
 
 
 class Slots:
@@ -38,6 +50,8 @@ class Slots:
         max_model_len: int,
         vocab_size: int,
         device: torch.device,
+        *,
+        pages_on_device: bool = False,
     ) -> None:
         self.num_slots = num_slots
         self.pool_pages = num_pages
@@ -56,6 +70,10 @@ class Slots:
         self.top_p = np.ones(num_slots, np.float32)
         self.seed = np.zeros(num_slots, np.int64)
         self.last_token = torch.zeros(num_slots, dtype=torch.int64, device=device)
+        self.device_pages = (
+            torch.zeros(self.page_table.shape, dtype=torch.int32, device=device) if pages_on_device else None
+        )
+        self._page_writes: list[tuple[Ints, Ints]] = []
 
     def apply(self, plan: StepPlan) -> None:
         """Take over what the plan says of slots: released, admits, new pages, in this order."""
@@ -90,6 +108,20 @@ class Slots:
         """The rows are on their way: their tokens count as computed, and who reached the end has one more."""
         self.num_computed[slots] += counts
         self.num_tokens[slots] += self.num_computed[slots] == self.num_tokens[slots]
+
+    def take_page_writes(self) -> PageWrites:
+        """What the plans since the last call changed of the page table, on the host."""
+        entries, pages = zip(*self._page_writes, strict=True) if self._page_writes else ((), ())
+        self._page_writes = []
+        return PageWrites(
+            torch.from_numpy(np.concatenate(entries, dtype=np.int64) if entries else np.empty(0, np.int64)),
+            torch.from_numpy(np.concatenate(pages, dtype=np.int32) if pages else np.empty(0, np.int32)),
+        )
+
+    def write_pages(self, writes: PageWrites) -> None:
+        """Bring the device's copy of the page table up to date; `writes` is on the device."""
+        if self.device_pages is not None and len(writes.pages):
+            self.device_pages.view(-1).scatter_(0, writes.entries, writes.pages)
 
     def check(self) -> None:
         """Raise `AssertionError` unless the tables agree with each other."""
@@ -157,7 +189,10 @@ class Slots:
         if (self.num_pages + added > self.page_table.shape[1]).any():
             raise PlanError(f"the plan gives a slot more pages than {self.max_model_len} tokens need")
         first = (np.cumsum(added) - added)[slots]  # where the slot's pages begin in the sorted columns
-        self.page_table[slots, self.num_pages[slots] + np.arange(len(slots)) - first] = pages
+        index = self.num_pages[slots] + np.arange(len(slots)) - first
+        self.page_table[slots, index] = pages
+        if self.device_pages is not None and len(pages):
+            self._page_writes.append((slots * self.page_table.shape[1] + index, pages))
         self.num_pages += added
 
     def _must_be_in_use(self, slots: Ints, verb: str) -> None:

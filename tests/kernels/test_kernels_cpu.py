@@ -11,6 +11,7 @@ from gllm.kernels import cpu, reference
 torch.set_num_threads(1)
 
 SEEDS = range(12)
+HEADS = {"num_heads": 4, "num_kv_heads": 2, "head_dim": 16}  # rows are grouped alike for all
 
 
 def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -43,7 +44,7 @@ def test_attention_over_ragged_rows_agrees(seed: int, dtype: torch.dtype) -> Non
     v = normal(50, page_size, kv_heads, head_dim, seed=seed + 2, dtype=dtype)
     scale = draw.choice([head_dim**-0.5, 1.0])
     expected = reference.paged_attention(q, k, v, table, before, starts, scale=scale)
-    groups = cpu.group_rows(table, before, starts, page_size)
+    groups = cpu.group_rows(table, before, starts, page_size, **HEADS)
     for given in (groups, None):
         got = cpu.paged_attention(q, k, v, table, before, starts, scale=scale, groups=given)
         assert got.dtype == dtype
@@ -59,7 +60,7 @@ def test_decode_rows_are_padded_to_at_most_twice_their_pages_and_gathered_in_bou
     before = torch.tensor([int(2 ** draw.uniform(0, 14)) for _ in range(rows)]).int()
     most = int(before.max()) // page_size + 1
     table = torch.zeros(rows, most, dtype=torch.int32)
-    groups = cpu.group_rows(table, before, torch.arange(rows + 1).int(), page_size)
+    groups = cpu.group_rows(table, before, torch.arange(rows + 1).int(), page_size, **HEADS)
     seen = []
     for group in groups.decodes:
         members = range(rows) if group.tokens is None else group.tokens.tolist()

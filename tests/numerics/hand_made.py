@@ -118,7 +118,7 @@ def generate(
         )
         released = []
         batch, logits = runner.forward(plan)
-        tokens = iter(zip(runner.sample(batch, logits).tolist(), logits, strict=True))
+        tokens = iter(zip(runner.sample(batch, logits).tokens.tolist(), logits, strict=True))
         runner.slots.check()
         for sequence, count in zip(list(running), counts, strict=True):
             sequence.num_computed += count

@@ -8,7 +8,7 @@ import torch
 
 from gllm.protocol.messages import Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
-from gllm.worker.batch import build_batch
+from gllm.worker.batch import build_batch, with_last_tokens
 from gllm.worker.slots import PlanError, Slots
 
 GREEDY = Sampling(0.0, 0, 1.0, 0)
@@ -112,14 +112,15 @@ def test_a_row_samples_when_it_reaches_the_end_of_what_the_sequence_has() -> Non
     mixed = plan([0, 2], [1, 2])
     slots.apply(mixed)
     batch = build_batch(*slots.rows(mixed), slots, lambda *_: None)
-    assert batch.token_ids.tolist() == [42, 1, 1]
+    assert batch.token_ids.tolist() == [-1 - 0, 1, 1]
+    assert with_last_tokens(batch.token_ids, slots.last_token).tolist() == [42, 1, 1]
     assert batch.sampling_slots.tolist() == [0, 2]
     assert batch.sampled_position.tolist() == [6, 5]
     slots.advance(*slots.rows(mixed))
     slots.last_token[2] = 43
     decode = plan([2, 0])
     batch = build_batch(*slots.rows(decode), slots, lambda *_: None)
-    assert batch.token_ids.tolist() == [43, 42]
+    assert with_last_tokens(batch.token_ids, slots.last_token).tolist() == [43, 42]
     assert batch.positions.tolist() == [5, 6]
     slots.check()
 
@@ -156,6 +157,24 @@ def test_a_plan_that_cannot_be_is_refused(name: str) -> None:
     slots.check()
     with pytest.raises(PlanError):
         run(slots, BAD_PLANS[name])
+
+
+def test_the_devices_page_table_follows_what_every_step_brings_along() -> None:
+    slots = tables()
+    device_tables = Slots(4, 10, 4, 22, 50, torch.device("cpu"), pages_on_device=True)
+    admits = [admit(0, [1] * 20, [0, 5]), admit(2, [1] * 20, []), admit(3, [1] * 20, [9])]
+    for given in (
+        plan(admits=admits),
+        plan([3, 0], [4, 8], pages=[(2, 4), (0, 1), (2, 3), (3, 8)]),
+        plan([2], [4], released=[0], admits=[admit(0, [1, 2], [7])], pages=[(0, 6), (2, 2)]),
+    ):
+        for each in (slots, device_tables):
+            run(each, given)
+        device_tables.write_pages(device_tables.take_page_writes())
+        for slot in range(4):
+            held = slots.page_table[slot, : slots.num_pages[slot]].tolist()
+            assert device_tables.device_pages[slot, : len(held)].tolist() == held
+    assert len(device_tables.take_page_writes().pages) == 0
 
 
 def test_random_plans_leave_tables_that_agree() -> None:
