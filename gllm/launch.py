@@ -28,6 +28,7 @@ from gllm.process import CONFIG_FILE, CONTROL, SOCKETS
 from gllm.protocol.channel import PeerGone, Server, endpoint
 from gllm.protocol.messages import Drain, Drained, Failed, Message, Ready, Role, Stop
 from gllm.protocol.wire import ProtocolError
+from gllm.timeline import check_writable, join
 
 log = logging.getLogger("gllm")
 
@@ -123,9 +124,11 @@ class Deployment:
         """Spawn, listen, and in the end stop the children and tidy up."""
         context: zmq.Context[Any] = zmq.Context()
         told_to_drain = False
+        trace_file = config.observability.trace_file
         try:
             with _lifeline() as lifeline:
                 try:
+                    check_writable(trace_file)
                     (self.run_dir / CONFIG_FILE).write_text(config.to_json())
                     for name in SOCKETS:
                         endpoint(self.run_dir, name)  # raises for a path that the system cannot take
@@ -147,6 +150,8 @@ class Deployment:
                     for child in self._children.values():
                         child.kill()
                         child.wait()
+                    if self._children:
+                        _join_timeline(self.run_dir, trace_file)
         finally:
             context.destroy(linger=0)
             shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -274,6 +279,13 @@ def _spawn(module: str, run_dir: Path, *, epoch: int, lifeline: int) -> "subproc
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": path},
     )
+
+
+def _join_timeline(run_dir: Path, path: str | None) -> None:
+    try:
+        join(run_dir, path)
+    except (OSError, ValueError) as error:
+        log.error("the trace file was not written: %s", error)
 
 
 def _how_it_ended(status: int) -> str:

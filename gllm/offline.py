@@ -19,9 +19,12 @@ from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient, EngineLost
 from gllm.frontend.generation import TextEngine
+from gllm.frontend.timed import engine_client
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.launch import OFFLINE, Deployment, LaunchError
 from gllm.process import FRONTENDS, StartError
+from gllm.protocol.messages import Role
+from gllm.timeline import Timeline
 
 T = TypeVar("T")
 
@@ -55,6 +58,7 @@ class OfflineEngine:
         self._calls: set[Future[Any]] = set()
         self._closed = False
         self._client: EngineClient | None = None
+        self._timeline = Timeline() if config.observability.trace_file is not None else None
         self._deployment = Deployment.start(_quiet(config), OFFLINE)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gllm-offline", daemon=True)
@@ -99,6 +103,8 @@ class OfflineEngine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        if self._timeline is not None:
+            self._timeline.save(self._deployment.run_dir, Role.FRONTEND)
         self._deployment.stop()
 
     def abandon(self) -> None:
@@ -111,7 +117,7 @@ class OfflineEngine:
     # ---- inside --------------------------------------------------------------------------------
 
     async def _connect(self, config: DeploymentConfig) -> TextEngine:
-        self._client = EngineClient(self._deployment.address(FRONTENDS))
+        self._client = engine_client(self._deployment.address(FRONTENDS), self._timeline)
         await self._client.start(None)
         return TextEngine(
             self._client, self.tokenizer, self.checkpoint.eos_token_ids, config.model.seed, self._defaults

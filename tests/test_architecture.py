@@ -17,23 +17,27 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "config": ({"config"}, {"torch", "zmq", "msgpack"}),
     "checkpoint": (set(), {"torch", "safetensors", "transformers"}),
     "process": ({"config", "protocol"}, {"torch"}),
-    "scheduler": ({"scheduler", "protocol", "config", "process"}, {"torch", "numpy"}),
+    "timeline": (set(), {"torch", "numpy", "zmq"}),
+    "scheduler": ({"scheduler", "protocol", "config", "process", "timeline"}, {"torch", "numpy"}),
     "frontend": (
-        {"frontend", "protocol", "config", "process", "checkpoint"},
+        {"frontend", "protocol", "config", "process", "checkpoint", "timeline"},
         {"torch", "transformers", "numpy"},
     ),
     "worker": (
-        {"worker", "protocol", "config", "process", "checkpoint", "kernels"},
+        {"worker", "protocol", "config", "process", "checkpoint", "kernels", "timeline"},
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
     "simulate": ({"simulate", "scheduler", "protocol", "config"}, {"torch", "zmq", "transformers"}),
     "what_if": ({"what_if", "scheduler", "protocol", "config"}, {"torch", "numpy", "zmq"}),
     "offline": (
-        {"checkpoint", "config", "frontend", "launch", "process"},
+        {"checkpoint", "config", "frontend", "launch", "process", "protocol", "timeline"},
         {"torch", "numpy", "transformers"},
     ),
-    "bench": ({"bench", "config", "chat", "process", "frontend", "llm"}, {"torch", "transformers", "zmq"}),
-    "launch": ({"config", "process", "protocol"}, {"torch"}),
+    "bench": (
+        {"bench", "config", "chat", "process", "frontend", "llm", "timeline"},
+        {"torch", "transformers", "zmq"},
+    ),
+    "launch": ({"config", "process", "protocol", "timeline"}, {"torch"}),
 }
 EXECUTES_DATA = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
 

@@ -79,7 +79,6 @@ PENDING = (
     Pending("observability.metrics", switches={"--enable-metrics": ENABLE}, holds=(False,)),
     Pending("observability.metrics_compat", ("--metrics-compat",)),
     Pending("observability.log_stats", switches={"--disable-log-stats": DISABLE}, holds=(False,)),
-    Pending("observability.trace_file", ("--trace-file",)),
     Pending("observability.otlp_traces_endpoint", ("--otlp-traces-endpoint",)),
 )  # fmt: skip
 

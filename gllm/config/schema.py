@@ -295,6 +295,14 @@ class ObservabilityConfig(Section):
     record_max_files: Annotated[
         Count, Option("recording files that are kept, the oldest is removed", ("--record-max-files",))
     ] = 4
+    trace_file: Annotated[
+        Annotated[str, text("run.trace.json")] | None,
+        Option(
+            "write what the processes did when, at the end, as a timeline for Perfetto, in this file",
+            ("--trace-file",),
+            "FILE",
+        ),
+    ] = None
 
 
 class DeploymentConfig(Section):

@@ -20,10 +20,12 @@ from gllm.frontend.connection import MAX_HEADER_BYTES, Connection
 from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient
 from gllm.frontend.generation import TextEngine
+from gllm.frontend.timed import engine_client
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.process import FRONTENDS, Child, StartError, run_child
 from gllm.protocol.messages import Drain, Drained, Role, Stop
 from gllm.protocol.wire import ProtocolError
+from gllm.timeline import drawn
 
 log = logging.getLogger("gllm")
 
@@ -113,13 +115,15 @@ class Frontend:
         loop = asyncio.get_running_loop()
         loop.add_reader(control.fileno(), self._listen_to_launcher)
         self._listen_to_launcher()
-        engine = EngineClient(self._child.address(FRONTENDS))
-        try:
-            if await self._start(engine):
-                await self._serve(engine)
-        finally:
-            loop.remove_reader(control.fileno())
-            await engine.close()
+        trace_file = self._config.observability.trace_file
+        with drawn(trace_file, self._child.run_dir, Role.FRONTEND) as timeline:
+            engine = engine_client(self._child.address(FRONTENDS), timeline)
+            try:
+                if await self._start(engine):
+                    await self._serve(engine)
+            finally:
+                loop.remove_reader(control.fileno())
+                await engine.close()
 
     async def _start(self, engine: EngineClient) -> bool:
         """Load what is needed while the scheduler comes up; False if told to stop before that."""

@@ -17,6 +17,7 @@ from gllm.protocol.messages import (
     Role,
     SchedulerReady,
     StatsRequest,
+    StepPlan,
     StepResult,
     Stop,
     Submit,
@@ -28,6 +29,7 @@ from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import policy_of
 from gllm.scheduler.record import recorded
+from gllm.timeline import drawn
 
 log = logging.getLogger("gllm")
 
@@ -130,8 +132,11 @@ class SchedulerProcess:
             if isinstance(message, WorkerFailed):
                 raise StartError(message.sentence)
             if isinstance(message, StepResult):
-                for frontend, tokens in self.core.commit(message, time.monotonic()).items():
-                    self._answer(frontend, tokens)
+                self._commit(message)
+
+    def _commit(self, result: StepResult) -> None:
+        for frontend, tokens in self.core.commit(result, time.monotonic()).items():
+            self._answer(frontend, tokens)
 
     def _expire(self) -> None:
         """Tell those whose deadline passed; who waits, waits beside running steps that wake this loop."""
@@ -141,16 +146,22 @@ class SchedulerProcess:
     def _plan_ahead(self) -> None:
         """Keep the worker supplied: it must never wait for a plan."""
         while len(self.core.flights) < self.max_plans_in_flight:
-            plan = self.core.plan(time.monotonic())
-            if plan is None:
+            if self._plan() is None:
                 return
-            try:
-                self.plans.send(plan)
-            except PeerGone:
-                # The launcher sees that, too, and decides; the sequences keep their tokens here.
-                log.error("the worker is gone: its running sequences wait again")
-                self.core.worker_lost()
-                return
+
+    def _plan(self) -> StepPlan | None:
+        """The next plan, on its way to the worker; None if there is nothing to do, or no worker."""
+        plan = self.core.plan(time.monotonic())
+        if plan is None:
+            return None
+        try:
+            self.plans.send(plan)
+        except PeerGone:
+            # The launcher sees that, too, and decides; the sequences keep their tokens here.
+            log.error("the worker is gone: its running sequences wait again")
+            self.core.worker_lost()
+            return None
+        return plan
 
     def _answer(self, frontend: bytes, message: Message) -> None:
         try:
@@ -160,7 +171,16 @@ class SchedulerProcess:
 
 
 def main() -> None:
-    run_child(Role.SCHEDULER, lambda child: SchedulerProcess(child).run())
+    run_child(Role.SCHEDULER, run)
+
+
+def run(child: Child) -> None:
+    """The scheduler's life."""
+    from gllm.scheduler.timed import TimedSchedulerProcess  # it is made of this module
+
+    with drawn(child.config.observability.trace_file, child.run_dir, Role.SCHEDULER) as timeline:
+        process = SchedulerProcess(child) if timeline is None else TimedSchedulerProcess(child, timeline)
+        process.run()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from gllm.process import PLANS, RESULTS, Child, StartError, run_child
 from gllm.protocol.channel import Channel, hello
 from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
 from gllm.protocol.wire import ProtocolError, column
+from gllm.timeline import drawn
+from gllm.worker.timed import WorkerLane
 from gllm.worker.under_way import Launched, UnderWay
 
 if TYPE_CHECKING:
@@ -41,12 +43,15 @@ def work(child: Child) -> None:
     results.send(hello(Role.WORKER, child.epoch))
     results.send(_ready(child.epoch, runner))
     child.ready()
-    serve(child, runner, plans, results)
+    with drawn(child.config.observability.trace_file, child.run_dir, Role.WORKER) as timeline:
+        serve(child, runner, plans, results, None if timeline is None else WorkerLane(timeline))
     plans.close()
     results.close()
 
 
-def serve(child: Child, runner: "ModelRunner", plans: Channel, results: Channel) -> None:
+def serve(
+    child: Child, runner: "ModelRunner", plans: Channel, results: Channel, lane: WorkerLane | None
+) -> None:
     """Launch what is planned, answer what is home, until the launcher says stop."""
     under_way = UnderWay(runner.max_steps_under_way)
     poller = zmq.Poller()
@@ -72,6 +77,8 @@ def serve(child: Child, runner: "ModelRunner", plans: Channel, results: Channel)
                 result = _result(step)
             results.send(result)
             idle_since = time.monotonic_ns()
+            if lane is not None:  # behind the result, for which somebody waits
+                lane.draw(step.plan, result, runner.forward_end_ns)
 
 
 def _result(step: Launched) -> StepResult:

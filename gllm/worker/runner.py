@@ -4,6 +4,7 @@ Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan 
 """
 
 import math
+import time
 from array import array
 from dataclasses import replace
 from functools import partial
@@ -35,6 +36,7 @@ class ModelRunner:
         self.pages = pages
         self.operators = operators
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.forward_end_ns = 0  # of the last step, CLOCK_MONOTONIC; 0: this runner does not know
         facts = model.facts
         self._group_rows = partial(
             operators.group_rows,
@@ -54,6 +56,7 @@ class ModelRunner:
         Raises `PlanError` for a plan that contradicts the tables.
         """
         batch, logits = self.forward(plan)
+        self.forward_end_ns = time.monotonic_ns()
         return Done(self.sample(batch, logits))
 
     @torch.inference_mode()

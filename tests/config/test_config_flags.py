@@ -80,6 +80,7 @@ SUPPORTED = [
     ("--record run.glr", "observability.record_file", "run.glr"),
     ("--record-max-bytes 1MiB", "observability.record_max_bytes", 2**20),
     ("--record-max-files 2", "observability.record_max_files", 2),
+    ("--trace-file run.json", "observability.trace_file", "run.json"),
     ("--shutdown-timeout 0.5", "limits.shutdown_timeout_s", 0.5),
     ("--uvicorn-log-level WARNING", "frontend.log_level", "warning"),
     ("--log-level debug", "frontend.log_level", "debug"),
