@@ -238,6 +238,13 @@ def paged_attention(
 # ---- sampling ---------------------------------------------------------------------------------
 
 
+def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
+    # Row by row: a batch has few of them, and what one row unpacks to stays in the cache.
+    for row, words in zip(rows.tolist(), bits.numpy(), strict=True):
+        allowed = np.unpackbits(words.view(np.uint8), count=logits.shape[1], bitorder="little")
+        logits[row].masked_fill_(torch.from_numpy(allowed).view(torch.bool).logical_not(), float("-inf"))
+
+
 def greedy(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 

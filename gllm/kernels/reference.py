@@ -170,6 +170,18 @@ def paged_attention(
 # ---- sampling ---------------------------------------------------------------------------------
 
 
+def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
+    """Forbid tokens: their logits become -inf, in place.
+
+    logits: float32 [num_rows, vocab]; rows: int64 [num_masked], none twice; bits: int32
+    [num_masked, ceil(vocab / 32)], of which bit i % 32 of word i // 32 is 1 where token i is allowed.
+    The first step of all that changes logits.
+    """
+    allowed = (bits[:, :, None] >> torch.arange(32, device=bits.device, dtype=torch.int32)) & 1
+    forbidden = allowed.flatten(1)[:, : logits.shape[1]] == 0
+    logits[rows] = logits[rows].masked_fill(forbidden, float("-inf"))
+
+
 def greedy(logits: Tensor) -> Tensor:
     """The likeliest token of each row, the lowest id of equals. logits: [rows, vocab]; int64 [rows]."""
     return logits.argmax(-1)

@@ -3,7 +3,7 @@
 | message | way |
 |---|---|
 | `Hello` | first on every connection |
-| `Submit`, `Cancel`, `StatsRequest` | frontend -> scheduler |
+| `Submit`, `Mask`, `Cancel`, `StatsRequest` | frontend -> scheduler |
 | `SchedulerReady`, `Tokens`, `Rejected`, `Stats` | scheduler -> frontend |
 | `StepPlan` (with its `Admit`s) | scheduler -> worker |
 | `WorkerReady`, `StepResult`, `WorkerFailed` | worker -> scheduler |
@@ -20,7 +20,9 @@ from typing import ClassVar, TypeVar, dataclass_transform
 from gllm.protocol.wire import (
     INT32_MAX,
     INT64_MAX,
+    Bytes,
     Column,
+    Flag,
     Float,
     Int,
     Ints,
@@ -29,6 +31,7 @@ from gllm.protocol.wire import (
     ProtocolError,
     Record,
     Text,
+    column,
     record,
     wire,
 )
@@ -41,6 +44,7 @@ MAX_PAGES = 1 << 24  # pages of one plan
 MAX_OUTPUTS = 128  # `n` of one request
 MAX_STOP_IDS = 1024
 MAX_SENTENCE = 4096
+MAX_VOCABULARY = 1 << 20  # tokens that a mask can speak of
 MAX_SALT = 256
 
 
@@ -59,7 +63,8 @@ class PassedOver(IntEnum):
     NO_SLOT = 0  # max_num_seqs sequences run
     NO_PAGES = 1  # the KV cache has no room, or keeps it for the growth of what runs
     NO_TOKENS = 2  # the step's budget of tokens is used up
-    BEHIND = 3  # another one waits before it
+    NO_MASK = 3  # its frontend has not said yet what its grammar allows
+    BEHIND = 4  # another one waits before it
 
 
 class FinishReason(IntEnum):
@@ -78,6 +83,15 @@ class RejectCode(IntEnum):
     OVERLOADED = 2  # the queue is full
     INVALID = 3  # a value that the frontend should have refused
     TIMEOUT = 4  # its deadline passed before anything of it was computed
+
+
+def mask_bytes(vocab_size: int) -> int:
+    """The length of a mask for tokens of [0, vocab_size)."""
+    return 4 * -(-vocab_size // 32)
+
+
+MAX_MASK_BYTES = mask_bytes(MAX_VOCABULARY)
+MAX_PLAN_MASK_BYTES = 1 << 29
 
 
 class Message(Record):
@@ -154,6 +168,7 @@ class Submit(Message):
     priority: int = wire(Int(-INT32_MAX, INT32_MAX))  # low values first, under the policy `priority`
     timeout_s: float = wire(Float(0.0, 1e9))  # to be begun within; 0: no deadline
     cache_salt: str = wire(Text(MAX_SALT))  # only requests with the same one share cached pages
+    is_constrained: bool = wire(Flag(), default_factory=bool)  # a `Mask` follows for every token
 
     def check(self) -> None:
         if not self.prompt:
@@ -182,6 +197,20 @@ class SchedulerReady(Message):
     num_pages: int = wire(Int(1))
     page_size: int = wire(Int(1))
     vocab_size: int = wire(Int(1))
+
+
+@message(17)
+class Mask(Message):
+    """What the token behind `num_generated` others of a constrained output may be.
+
+    bits: bit i % 32 of the little-endian int32 word i // 32 says whether token i is allowed; at least
+    one is. An output is computed up to the token that lacks its mask, and no further.
+    """
+
+    request_id: int = wire(Int())
+    output: int = wire(Int(0, MAX_OUTPUTS - 1))
+    num_generated: int = wire(Int())
+    bits: bytes = wire(Bytes(MAX_MASK_BYTES))
 
 
 @record
@@ -255,7 +284,7 @@ class Stats(Message):
     num_generated_tokens: int = wire(Int(0, INT64_MAX))
     num_prefix_query_tokens: int = wire(Int(0, INT64_MAX))  # tokens of admitted sequences ...
     num_prefix_hit_tokens: int = wire(Int(0, INT64_MAX))  # ... and those of them found in the cache
-    passed_over: list[int] = wire(Many(Int(0, INT64_MAX), 4))  # sequence-steps, by `PassedOver`
+    passed_over: list[int] = wire(Many(Int(0, INT64_MAX), len(PassedOver)))  # sequence-steps, by `PassedOver`
     oldest_step_s: float = wire(Float(0.0, 1e12))
 
 
@@ -296,8 +325,12 @@ class StepPlan(Message):
     new_pages: "Column[int]" = wire(Ints(MAX_PAGES))  # ... gets page new_pages[i] behind its others
     admits: list[Admit] = wire(Many(Nested(Admit), MAX_SEQUENCES))
     released: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    masked_rows: "Column[int]" = wire(Ints(MAX_SEQUENCES), default_factory=column)  # rows that sample ...
+    masks: bytes = wire(Bytes(MAX_PLAN_MASK_BYTES), default_factory=bytes)  # ... by these masks, each as long
 
     def check(self) -> None:
+        if len(self.masks) % max(len(self.masked_rows), 1) or bool(self.masks) != bool(self.masked_rows):
+            raise ProtocolError("masks of a plan must be equally long, one a masked row")
         if len(self.counts) not in (0, len(self.slots)):
             raise ProtocolError("counts of a plan must be empty or one a row")
         if len(self.page_slots) != len(self.new_pages):

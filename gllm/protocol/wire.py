@@ -6,7 +6,7 @@ and nothing else, whatever bytes it is fed.
 
 import sys
 from array import array
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 INT32_MAX = 2**31 - 1
@@ -93,6 +93,21 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Bytes:
+    """At most `max_len` bytes."""
+
+    max_len: int
+
+    def write(self, value: Any) -> Any:
+        return value
+
+    def read(self, raw: Any) -> bytes:
+        if type(raw) is not bytes or len(raw) > self.max_len:
+            raise ProtocolError(f"expected at most {self.max_len} bytes, got {raw!r:.80}")
+        return raw
+
+
+@dataclass(frozen=True, slots=True)
 class Ints:
     """A column of at most `max_len` integers of [0, 2**31), as little-endian int32 bytes."""
 
@@ -171,9 +186,9 @@ class Nested:
         return read_record(self.cls, raw)
 
 
-def wire(kind: Kind) -> Any:
-    """Field specifier: this field travels as `kind`."""
-    return field(metadata={"kind": kind})
+def wire(kind: Kind, *, default_factory: Any = MISSING) -> Any:
+    """Field specifier: this field travels as `kind`; `default_factory` makes what a sender need not say."""
+    return field(default_factory=default_factory, metadata={"kind": kind})
 
 
 @dataclass_transform(field_specifiers=(wire,))

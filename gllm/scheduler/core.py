@@ -1,6 +1,6 @@
 """The scheduler's decisions: pure, without clock, socket, randomness or tensors.
 
-    submit, cancel  ->  waiting  --plan-->  running  --commit-->  tokens, finished
+    submit, mask, cancel  ->  waiting  --plan-->  running  --commit-->  tokens, finished
 
 `plan` builds one micro-batch: running decodes first, then chunks of running prompts, then new
 prompts, all under one budget of tokens. Several plans may be in flight; a sequence may be in all
@@ -10,6 +10,9 @@ Stream order is the lock: the worker runs plans in the order they were made. Hen
 of a sequence may be given away while one of its rows is still in flight: whoever gets them writes
 later. A row whose sequence has left is struck out and its token dropped. Such a row writes only
 behind the sequence's committed tokens, hence never into a page that others can find.
+
+Which tokens a grammar allows depends on the token before. So a constrained sequence waits for a
+mask with each token: it has one row in flight at most, and the others fill the step.
 """
 
 from bisect import insort
@@ -21,6 +24,7 @@ from gllm.protocol.messages import (
     Cached,
     Finished,
     FinishReason,
+    Mask,
     PassedOver,
     RejectCode,
     Rejected,
@@ -30,6 +34,7 @@ from gllm.protocol.messages import (
     Submit,
     Tokens,
     WorkerReady,
+    mask_bytes,
 )
 from gllm.protocol.wire import column
 from gllm.scheduler.cache import Fit, KvCache
@@ -90,6 +95,25 @@ class Scheduler:
             for sequence in list(self._requests.get((frontend, request_id), ())):
                 self._end(sequence)
 
+    def mask(self, frontend: bytes, mask: Mask) -> Rejected | None:
+        """What the next token of a constrained output may be; one that comes too late is passed over.
+
+        A mask of another vocabulary ends the request.
+        """
+        listed = self._requests.get((frontend, mask.request_id), ())
+        sequence = next((s for s in listed if s.output == mask.output and s.is_constrained), None)
+        if sequence is None or len(sequence.tokens) - sequence.num_prompt_tokens != mask.num_generated:
+            return None
+        if len(mask.bits) != mask_bytes(self.vocab_size):
+            self.cancel(frontend, [mask.request_id])
+            sentence = (
+                f"a mask of {len(mask.bits)} bytes came, but {self.vocab_size} tokens take "
+                f"{mask_bytes(self.vocab_size)}"
+            )
+            return Rejected(mask.request_id, RejectCode.INVALID, sentence)
+        sequence.mask = mask.bits
+        return None
+
     def frontend_lost(self, frontend: bytes) -> None:
         """End every request of a frontend that is gone."""
         self.cancel(frontend, [request_id for owner, request_id in self._requests if owner == frontend])
@@ -128,6 +152,8 @@ class Scheduler:
             new_pages=column(draft.new_pages),
             admits=draft.admits,
             released=column(self._released),
+            masked_rows=column(draft.masked_rows),
+            masks=b"".join(draft.masks),
         )
         self._released.clear()
         self.flights.append(flight)
@@ -170,6 +196,8 @@ class Scheduler:
             known = sequence.tokens
             known.append(token)
             sequence.num_pending_tokens -= 1
+            if sequence.is_constrained:
+                sequence.mask = b""
             if sequence.first_token_at is None:
                 self._began(sequence, message, now)
             if token in sequence.stop_token_ids:
@@ -188,6 +216,7 @@ class Scheduler:
         self._epoch = worker.epoch
         self.cache = KvCache(worker.num_pages, worker.page_size, self.limits.share_prefixes)
         self.max_model_len = worker.max_model_len
+        self.vocab_size = worker.vocab_size
         self.num_slots = min(worker.num_slots, self.limits.max_num_seqs)
         self._free_slots = list(range(self.num_slots - 1, -1, -1))
         self._released: list[int] = []
@@ -255,14 +284,19 @@ class Scheduler:
             assert sequence.num_pending_tokens == sum(samples for _, samples in in_flight)
             assert sequence.num_planned_tokens - sequence.num_committed_tokens == sum(c for c, _ in in_flight)
             assert len(sequence.pages) >= self.cache.num_pages_for(sequence.num_planned_tokens)
+            if sequence.is_constrained and sequence.slot != NO_SLOT:
+                assert sequence.mask or sequence.num_tokens_left == 1
 
     # ---- making a plan -------------------------------------------------------------------------
 
     def _ready(self) -> tuple[list[Sequence], list[Sequence]]:
         """The running sequences that can have a row: those that lack only their last token, and
-        prompts. Those that the plans in flight bring to their length limit are neither."""
+        prompts. Those that the plans in flight bring to their length limit are neither, nor those
+        that wait for a mask."""
         decodes, prompts = [], []
         for sequence in self.running:
+            if sequence.is_constrained and sequence.awaits_mask:
+                continue
             num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
             if num_tokens - sequence.num_planned_tokens > 1:
                 prompts.append(sequence)
@@ -283,9 +317,9 @@ class Scheduler:
 
     def _make_way(self) -> None:
         """Preempt those whom the first in the queue outranks, if that gives it room."""
-        if not self.waiting or not self.running:
+        first = self.waiting.first() if self.waiting and self.running else None
+        if first is None:
             return
-        first = self.waiting.first()
         outranked = [sequence for sequence in self.running if self.policy.outranks(first, sequence)]
         if not outranked:
             return
@@ -310,6 +344,8 @@ class Scheduler:
                 continue
             sequence.num_planned_tokens = num_planned + 1
             sequence.num_pending_tokens += 1
+            if sequence.is_constrained:
+                draft.add_mask(sequence)
             rows.append(sequence)
         draft.flight.counts.extend([1] * len(rows))
         draft.flight.samples.extend([True] * len(rows))
@@ -345,6 +381,9 @@ class Scheduler:
         """Slots and pages for waiting sequences, in order: the first that finds no room ends it."""
         while self.waiting:
             sequence = self.waiting.first()
+            if sequence is None:
+                self.waiting.pass_over(None)
+                return
             # Its fit last: to find a long prompt's pages takes longer than all else of a decode step.
             lack = self._draft_lacks(draft)
             if lack is None:
@@ -405,6 +444,8 @@ class Scheduler:
         count = min(left, draft.budget, draft.prompt_budget)
         sequence.num_planned_tokens += count
         sequence.num_pending_tokens += count == left
+        if sequence.is_constrained and count == left:
+            draft.add_mask(sequence)
         self.cache.name_pages(sequence, sequence.num_planned_tokens)
         draft.flight.add(sequence, count, samples=count == left)
         draft.budget -= count

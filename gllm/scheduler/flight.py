@@ -45,3 +45,10 @@ class Draft:
     page_slots: list[int] = field(default_factory=list)
     new_pages: list[int] = field(default_factory=list)
     preempted: bool = False  # somebody had to make room for a decode
+    masked_rows: list[int] = field(default_factory=list)
+    masks: list[bytes] = field(default_factory=list)  # of those rows
+
+    def add_mask(self, sequence: Sequence) -> None:
+        """The row that is added next samples, as the mask of `sequence` allows."""
+        self.masked_rows.append(len(self.flight.rows))
+        self.masks.append(sequence.mask)

@@ -81,6 +81,7 @@ def sequences_of(
             arrived_at=now,
             prefix_keys=PrefixKeys(request.cache_salt),
             tokens=known_tokens(prompt, request.generated[output] if request.generated else ()),
+            is_constrained=request.is_constrained,
         )
         for output in range(request.n)
     ]

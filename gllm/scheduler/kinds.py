@@ -1,4 +1,4 @@
-"""Field kinds that a recording has beyond those of messages: bytes, things that may be missing, settings.
+"""Field kinds that a recording has beyond those of messages: things that may be missing, settings.
 
 Like the kinds of `protocol.wire`: every reader raises `ProtocolError` and nothing else.
 """
@@ -10,21 +10,6 @@ from gllm.protocol.wire import Float, Int, Kind, ProtocolError
 from gllm.scheduler.policy import Fcfs, Policy, Priority, TokenThrottling
 
 SECONDS = Float(-1e15, 1e15)  # on the clock of the recorded process
-
-
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """At most `max_len` bytes."""
-
-    max_len: int
-
-    def write(self, value: Any) -> Any:
-        return value
-
-    def read(self, raw: Any) -> bytes:
-        if type(raw) is not bytes or len(raw) > self.max_len:
-            raise ProtocolError(f"expected at most {self.max_len} bytes, got {raw!r:.80}")
-        return raw
 
 
 @dataclass(frozen=True, slots=True)

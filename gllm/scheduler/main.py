@@ -13,6 +13,7 @@ from gllm.protocol.channel import Channel, PeerGone, Server
 from gllm.protocol.messages import (
     Cancel,
     Hello,
+    Mask,
     Message,
     Role,
     SchedulerReady,
@@ -117,6 +118,10 @@ class SchedulerProcess:
                 self._answer(frontend, self.frontend_ready)
             case Submit():
                 rejected = self.core.submit(frontend, message, time.monotonic())
+                if rejected is not None:
+                    self._answer(frontend, rejected)
+            case Mask():
+                rejected = self.core.mask(frontend, message)
                 if rejected is not None:
                     self._answer(frontend, rejected)
             case Cancel():

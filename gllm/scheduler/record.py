@@ -17,6 +17,7 @@ from gllm.process import StartError
 from gllm.protocol.codec import encode
 from gllm.protocol.messages import (
     PROTOCOL_VERSION,
+    Mask,
     Rejected,
     Stats,
     StepPlan,
@@ -38,6 +39,7 @@ from gllm.scheduler.recording import (
     Event,
     Expired,
     FrontendLost,
+    Masked,
     Planned,
     Planning,
     RecordingError,
@@ -72,6 +74,10 @@ class Recorder:
     def submit(self, frontend: bytes, request: Submit, now: float) -> Rejected | None:
         self._note(Submitted(now, frontend, request))
         return self.core.submit(frontend, request, now)
+
+    def mask(self, frontend: bytes, mask: Mask) -> Rejected | None:
+        self._note(Masked(self._clock(), frontend, mask))
+        return self.core.mask(frontend, mask)
 
     def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
         request_ids = column(request_ids)

@@ -20,11 +20,13 @@ import msgpack
 from gllm.protocol.messages import (
     MAX_SEQUENCES,
     PROTOCOL_VERSION,
+    Mask,
     StepResult,
     Submit,
     WorkerReady,
 )
 from gllm.protocol.wire import (
+    Bytes,
     Column,
     Float,
     Int,
@@ -37,10 +39,10 @@ from gllm.protocol.wire import (
     record,
     wire,
 )
-from gllm.scheduler.kinds import SECONDS, Bytes
+from gllm.scheduler.kinds import SECONDS
 from gllm.scheduler.state import MAX_NAME, CoreState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAGIC = b"gllm recording\n"
 LENGTH = Struct("<I")
 MAX_FRAME_BYTES = 1 << 29
@@ -144,6 +146,13 @@ class WorkerLost(Event):
 class WorkerCame(Event):
     now: float = wire(SECONDS)
     worker: WorkerReady = wire(Nested(WorkerReady))
+
+
+@event(11)
+class Masked(Event):
+    now: float = wire(SECONDS)
+    frontend: bytes = wire(Bytes(MAX_NAME))
+    mask: Mask = wire(Nested(Mask))
 
 
 @event(10)

@@ -16,6 +16,7 @@ from gllm.scheduler.recording import (
     Event,
     Expired,
     FrontendLost,
+    Masked,
     Part,
     Planned,
     Planning,
@@ -104,6 +105,8 @@ class Replay:
                 return self.core.commit(result, now)
             case Submitted(now, frontend, request):
                 return self.core.submit(frontend, request, now)
+            case Masked(_, frontend, mask):
+                return self.core.mask(frontend, mask)
             case Cancelled(_, frontend, request_ids):
                 self.core.cancel(frontend, request_ids)
             case FrontendLost(_, frontend):

@@ -31,6 +31,8 @@ class Sequence:
     arrived_at: float  # seconds, the caller's clock
     prefix_keys: PrefixKeys
     tokens: "array[int]"  # the prompt, then every committed token
+    is_constrained: bool = False  # each of its tokens needs a mask, which its frontend sends
+    mask: bytes = b""  # of the next token; empty until it comes, then kept until the token is committed
     num_planned_tokens: int = 0  # positions whose keys and values some plan computes
     num_committed_tokens: int = 0  # positions whose keys and values are known to be computed
     num_pending_tokens: int = 0  # tokens that plans in flight will sample
@@ -49,6 +51,11 @@ class Sequence:
         """Tokens to compute before the next one can be sampled: 1 in decode, more in a prompt."""
         return len(self.tokens) + self.num_pending_tokens - self.num_planned_tokens
 
+    @property
+    def awaits_mask(self) -> bool:
+        """Whether its next token cannot be sampled yet: which ones its grammar allows is not known."""
+        return self.is_constrained and (not self.mask or self.num_pending_tokens > 0)
+
     def leave_slot(self) -> None:
         """Forget everything that a worker holds for this sequence."""
         self.slot = NO_SLOT
@@ -63,6 +70,10 @@ class Sequence:
         assert 0 <= self.num_committed_tokens <= self.num_planned_tokens
         assert self.num_planned_tokens <= len(self.tokens) + self.num_pending_tokens
         assert len(self.tokens) + self.num_pending_tokens <= self.max_len
+        assert self.is_constrained or not self.mask
+        if self.is_constrained and self.num_pending_tokens:
+            assert self.num_pending_tokens == 1  # the next mask depends on that token
+            assert self.mask
         if self.slot == NO_SLOT:
             assert not self.pages
             assert not self.num_planned_tokens

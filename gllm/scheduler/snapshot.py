@@ -27,6 +27,7 @@ def snapshot(core: Scheduler) -> CoreState:
         policy=core.policy,
         epoch=core._epoch,
         max_model_len=core.max_model_len,
+        vocab_size=core.vocab_size,
         page_size=core.cache.page_size,
         num_pages=pool.num_pages,
         num_slots=core.num_slots,
@@ -73,7 +74,7 @@ def _core_of(state: CoreState) -> Scheduler:
         num_slots=state.num_slots,
         max_num_batched_tokens=state.limits.max_num_batched_tokens,
         max_model_len=state.max_model_len,
-        vocab_size=1,  # the core does not look at tokens
+        vocab_size=state.vocab_size,
     )
     core = Scheduler(state.limits, state.policy, worker)
     core._free_slots = list(state.free_slots)

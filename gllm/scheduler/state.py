@@ -5,10 +5,19 @@ of the cached pages. What can be derived is not stored: who holds a page, who ru
 the keys of a sequence's pages. Knows the fields and their ranges, not how they get in and out.
 """
 
-from gllm.protocol.messages import MAX_PAGES, MAX_SEQUENCES, MAX_STOP_IDS, MAX_TOKENS, Sampling
+from gllm.protocol.messages import (
+    MAX_MASK_BYTES,
+    MAX_PAGES,
+    MAX_SEQUENCES,
+    MAX_STOP_IDS,
+    MAX_TOKENS,
+    PassedOver,
+    Sampling,
+)
 from gllm.protocol.wire import (
     INT32_MAX,
     INT64_MAX,
+    Bytes,
     Column,
     Flag,
     Float,
@@ -22,7 +31,7 @@ from gllm.protocol.wire import (
     wire,
 )
 from gllm.scheduler.intake import Limits
-from gllm.scheduler.kinds import SECONDS, Bytes, Maybe, PolicyKind, Settings
+from gllm.scheduler.kinds import SECONDS, Maybe, PolicyKind, Settings
 from gllm.scheduler.policy import Policy
 from gllm.scheduler.prefix import KEY_BYTES
 from gllm.scheduler.sequence import NO_SLOT
@@ -48,6 +57,8 @@ class SequenceState(Record):
     priority: int = wire(Int(-INT32_MAX, INT32_MAX))
     arrived_at: float = wire(SECONDS)
     prefix_root: bytes = wire(Bytes(KEY_BYTES))
+    is_constrained: bool = wire(Flag())
+    mask: bytes = wire(Bytes(MAX_MASK_BYTES))
     tokens: "Column[int]" = wire(Ints(MAX_TOKENS))
     num_planned_tokens: int = wire(Int())
     num_committed_tokens: int = wire(Int())
@@ -60,7 +71,7 @@ class SequenceState(Record):
     num_cached_tokens: int = wire(Int())
     began_at: float | None = wire(Maybe(SECONDS))
     first_token_at: float | None = wire(Maybe(SECONDS))
-    passed_over: list[int] = wire(Many(COUNT, 4))
+    passed_over: list[int] = wire(Many(COUNT, len(PassedOver)))
 
 
 # Those that a sequence and its state have alike: numbers and values that nobody changes.
@@ -103,6 +114,7 @@ class CoreState(Record):
     policy: Policy = wire(PolicyKind())
     epoch: int = wire(Int())
     max_model_len: int = wire(Int(1))
+    vocab_size: int = wire(Int(1))
     page_size: int = wire(Int(1))
     num_pages: int = wire(Int(1, MAX_PAGES))
     num_slots: int = wire(Int(0, MAX_SEQUENCES))
@@ -116,7 +128,7 @@ class CoreState(Record):
     flights: list[FlightState] = wire(Many(Nested(FlightState), MAX_SEQUENCES))
     deadlines: list[DeadlineState] = wire(Many(Nested(DeadlineState), INT32_MAX))
     growth_share: float = wire(Float(0.0, 1e9))
-    passed_over: list[int] = wire(Many(COUNT, 4))
+    passed_over: list[int] = wire(Many(COUNT, len(PassedOver)))
     num_arrivals: int = wire(COUNT)
     num_turns: int = wire(COUNT)
     num_steps: int = wire(COUNT)

@@ -18,6 +18,7 @@ REASONS = {
     PassedOver.NO_SLOT: "no slot",
     PassedOver.NO_PAGES: "no pages",
     PassedOver.NO_TOKENS: "no tokens left in the step",
+    PassedOver.NO_MASK: "no mask",
     PassedOver.BEHIND: "behind another",
 }
 
@@ -43,8 +44,20 @@ def plan_text(plan: StepPlan | None, indent: str = "  ") -> str:
         f"{admit.num_computed_tokens} computed, pages {_all(admit.pages)}, {admit.sampling}"
         for admit in plan.admits
     ]
-    lines += [f"new pages: {_all(pages)}", f"rows: {_all(rows)}"]
+    lines += [f"new pages: {_all(pages)}", f"rows: {_all(rows)}", f"masks: {_all(_masks(plan))}"]
     return "\n".join(indent + line for line in lines)
+
+
+def _masks(plan: StepPlan) -> list[str]:
+    """How many tokens each masked row may become."""
+    size = len(plan.masks) // max(len(plan.masked_rows), 1)
+    allowed = [
+        int.from_bytes(plan.masks[number * size : (number + 1) * size]).bit_count()
+        for number in range(len(plan.masked_rows))
+    ]
+    return [
+        f"slot {plan.slots[row]} {count} tokens" for row, count in zip(plan.masked_rows, allowed, strict=True)
+    ]
 
 
 def differing(recorded: StepPlan | None, replayed: StepPlan | None) -> list[str]:
@@ -123,7 +136,8 @@ def _waiting(core: Scheduler, now: float, lack: PassedOver | None) -> str:
         return "waiting: 0"
     lines = [f"waiting: {len(waiting)} with {core.waiting.num_tokens} tokens"]
     lines.append(f"  {_name(waiting[0])} is first and does not get in: {_why(core, waiting[0], lack)}")
-    head = ["request", "prompt", "generated", "no slot", "no pages", "no tokens", "preempted", "age s"]
+    head = ["request", "prompt", "generated", "no slot", "no pages", "no tokens", "no mask"]
+    head += ["preempted", "age s"]
     rows = [
         [
             _name(s),
@@ -149,6 +163,8 @@ def _why(core: Scheduler, first: Sequence, lack: PassedOver | None) -> str:
         f"it takes {fit.num_taken_pages} of {num_free} pages that can be given ({len(fit.shared)} found in "
         f"the prefix cache), {num_reserved} are kept for what runs"
     )
+    if first.awaits_mask:
+        return "its frontend has not sent the mask of its next token yet; others may pass it"
     match lack:
         case PassedOver.NO_SLOT:
             return f"all {core.num_slots} slots are taken"

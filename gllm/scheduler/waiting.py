@@ -23,8 +23,9 @@ class Waiting:
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._sequences)
 
-    def first(self) -> Sequence:
-        return self._sequences[0]
+    def first(self) -> Sequence | None:
+        """The first that may be let in. Who waits for a mask holds up nobody behind it."""
+        return next((sequence for sequence in self._sequences if not sequence.awaits_mask), None)
 
     def add(self, sequence: Sequence) -> None:
         insort(self._sequences, sequence, key=self._policy.order)
@@ -34,11 +35,18 @@ class Waiting:
         self._sequences.remove(sequence)
         self.num_tokens -= len(sequence.tokens)
 
-    def pass_over(self, reason: PassedOver) -> None:
-        """The first one did not get into this step; those behind it therefore neither."""
-        self._sequences[0].passed_over[reason] += 1
-        self.passed_over[reason] += 1
-        self.passed_over[PassedOver.BEHIND] += len(self._sequences) - 1
+    def pass_over(self, reason: PassedOver | None) -> None:
+        """The first one did not get into this step for that reason (None: there is none that might
+        have), those before it because they wait for a mask, and those behind it because of it."""
+        for num_before, sequence in enumerate(self._sequences):
+            if sequence.awaits_mask:
+                sequence.passed_over[PassedOver.NO_MASK] += 1
+                self.passed_over[PassedOver.NO_MASK] += 1
+            elif reason is not None:
+                sequence.passed_over[reason] += 1
+                self.passed_over[reason] += 1
+                self.passed_over[PassedOver.BEHIND] += len(self._sequences) - num_before - 1
+                return
 
     def check(self) -> None:
         """Raise unless the order and the count of tokens are right."""

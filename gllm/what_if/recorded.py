@@ -6,7 +6,7 @@ Knows events and what they mean for a history; simulates nothing.
 from collections.abc import Sequence
 from statistics import fmean
 
-from gllm.protocol.messages import StepResult, Submit
+from gllm.protocol.messages import Mask, StepResult, Submit, Tokens
 from gllm.scheduler.prefix import root_key
 from gllm.scheduler.recording import (
     Cancelled,
@@ -14,6 +14,7 @@ from gllm.scheduler.recording import (
     Event,
     Expired,
     FrontendLost,
+    Masked,
     Part,
     Planned,
     RecordingError,
@@ -45,6 +46,10 @@ class RecordedHistory:
             case Submitted(now, frontend, request):
                 assert not isinstance(answer, dict | list)
                 history.submitted(frontend, request, now, answer)
+            case Masked(now, frontend, mask):
+                self.clockwork.masked(frontend, mask, now)
+                if answer is not None:
+                    history.cancelled(frontend, [mask.request_id], now)
             case Cancelled(now, frontend, request_ids):
                 history.cancelled(frontend, request_ids, now)
             case FrontendLost(now, frontend):
@@ -59,6 +64,7 @@ class RecordedHistory:
                 assert isinstance(answer, dict)
                 history.committed(answer, now)
                 self.clockwork.finished(result, now)
+                self.clockwork.delivered(answer, now)
             case WorkerLost():
                 self.num_lost_workers += 1
 
@@ -73,6 +79,8 @@ class Clockwork:
         self._to_worker: list[float] = []
         self._between: list[float] = []
         self._to_scheduler: list[float] = []
+        self._delivered_at: dict[tuple[bytes, int, int], float] = {}  # the last token of each output
+        self._to_mask: list[float] = []
 
     def planned(self, epoch: int, step: int, work: Work, now: float) -> None:
         self._in_flight[epoch, step] = work, now
@@ -90,6 +98,17 @@ class Clockwork:
         self._to_scheduler.append(now - end)
         self._last_end = end
 
+    def delivered(self, messages: dict[bytes, Tokens], now: float) -> None:
+        for frontend, message in messages.items():
+            outputs = message.outputs or [0] * len(message.tokens)
+            for request_id, output in zip(message.request_ids, outputs, strict=True):
+                self._delivered_at[frontend, request_id, output] = now
+
+    def masked(self, frontend: bytes, mask: Mask, now: float) -> None:
+        before = self._delivered_at.get((frontend, mask.request_id, mask.output))
+        if before is not None and mask.num_generated:
+            self._to_mask.append(now - before)
+
     def costs(self) -> Costs:
         """Raises `RecordingError` if no step was timed."""
         if not self.steps:
@@ -97,7 +116,7 @@ class Clockwork:
                 "no result in the recording says how long its step took: nothing to simulate with"
             )
         cost = fit(self.steps)
-        latencies = (self._to_worker, self._between, self._to_scheduler)
+        latencies = (self._to_worker, self._between, self._to_scheduler, self._to_mask)
         return Costs(
             cost,
             [step.seconds - cost.seconds(step.work) for step in self.steps],
@@ -130,6 +149,7 @@ def _case_there(sequences: Sequence[SequenceState], now: float) -> Case:
         priority=first.priority,
         timeout_s=0.0,
         cache_salt=salt,
+        is_constrained=first.is_constrained,
     )
     outputs = {sequence.output: Output() for sequence in sequences}
     return Case(now, first.frontend, request, outputs, was_there=True)

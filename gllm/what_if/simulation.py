@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heappop
 from statistics import median_low
 
-from gllm.protocol.messages import StepResult, Tokens, WorkerReady
+from gllm.protocol.messages import Mask, StepResult, Tokens, WorkerReady, mask_bytes
 from gllm.protocol.wire import column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Policy
 from gllm.what_if.cost_model import StepCost, Work
 from gllm.what_if.history import Case, History
+
+VOCAB_SIZE = 1  # tokens come from scripts, so that a mask need say nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Costs:
     to_worker: float  # from the moment of planning to the worker's work on it, if it waits for it
     between: float  # from one step to the next, if that was there
     to_scheduler: float  # from the end of a step until the scheduler has its result
+    to_mask: float  # from a token of a constrained output until the scheduler has the next one's mask
 
     def seconds(self, step: int, work: Work) -> float:
         """How long step number `step` takes."""
@@ -72,7 +75,7 @@ class Simulation:
             num_slots=setting.limits.max_num_seqs,
             max_num_batched_tokens=setting.limits.max_num_batched_tokens,
             max_model_len=setting.max_model_len,
-            vocab_size=1,
+            vocab_size=VOCAB_SIZE,
         )
         self._core = Scheduler(setting.limits, setting.policy, worker)
         self._history = History(self._core, now)
@@ -90,6 +93,7 @@ class Simulation:
         heapify(self._moments)
         self._submitted: dict[int, Case] = {}  # as this run sees them
         self._results: deque[tuple[float, StepResult]] = deque()  # when the scheduler has them
+        self._masks: deque[tuple[float, Mask]] = deque()  # when the scheduler has them
         self._worker_free_at = now
 
     def run(self) -> History:
@@ -97,9 +101,12 @@ class Simulation:
         while True:
             self._take_requests()
             self._commit_finished_steps()
+            self._take_masks()
             self._history.expired(self._core.expire(self.now), self.now)
             self._plan_ahead()
-            moments = [moment for moment, *_ in (self._moments[:1] + [*self._results][:1])]
+            moments = [
+                moment for moment, *_ in (self._moments[:1] + [*self._results][:1] + [*self._masks][:1])
+            ]
             if not moments:
                 return self._history
             self.now = max(self.now, min(moments))
@@ -116,12 +123,33 @@ class Simulation:
             submitted = self._history.submitted(case.frontend, request, self.now, rejected)
             submitted.was_there = case.was_there
             self._submitted[number] = submitted
+            if rejected is None and request.is_constrained:
+                generated = request.generated or [column()] * request.n
+                for output, tokens in enumerate(generated):
+                    self._core.mask(case.frontend, _mask(number, output, len(tokens)))
 
     def _commit_finished_steps(self) -> None:
         while self._results and self._results[0][0] <= self.now:
             messages = self._core.commit(self._results.popleft()[1], self.now)
             self._history.committed(messages, self.now)
+            self._expect_masks(messages)
             self._cut_short(messages)
+
+    def _expect_masks(self, messages: dict[bytes, Tokens]) -> None:
+        """The next masks of those that got a token come after a while; they come to an end unused."""
+        for message in messages.values():
+            for request_id, output in zip(message.request_ids, message.outputs, strict=True):
+                case = self._submitted[request_id]
+                if case.request.is_constrained:
+                    before = case.request.generated[output] if case.request.generated else ()
+                    num_generated = len(before) + len(case.outputs[output].tokens)
+                    mask = _mask(request_id, output, num_generated)
+                    self._masks.append((self.now + self._costs.to_mask, mask))
+
+    def _take_masks(self) -> None:
+        while self._masks and self._masks[0][0] <= self.now:
+            mask = self._masks.popleft()[1]
+            self._core.mask(self._cases[mask.request_id].frontend, mask)
 
     def _cut_short(self, messages: dict[bytes, Tokens]) -> None:
         """Cancel those that have now what they had when they were cut short in the recording."""
@@ -161,6 +189,10 @@ class Simulation:
                 filler = self._fillers[sequence.request_id]
                 tokens.append(script[place] if place < len(script) else filler)
         return tokens
+
+
+def _mask(number: int, output: int, num_generated: int) -> Mask:
+    return Mask(number, output, num_generated, b"\1".ljust(mask_bytes(VOCAB_SIZE), b"\0"))
 
 
 def _script(case: Case) -> list["array[int]"]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gllm.protocol.messages import StepPlan
+from gllm.worker.masks import Masks, masks_of
 from gllm.worker.slots import Ints, PageWrites, Slots
 
 GroupRows = Callable[[Tensor, Tensor, Tensor, int], Any]  # `Operators.group_rows` of a model's heads
@@ -43,14 +45,16 @@ class Batch:
     top_p: Tensor  # float32 [num_sampling]
     seed: Tensor  # int64 [num_sampling]
     sampled_position: Tensor  # int64 [num_sampling], of the token that will be drawn
+    masks: Masks | None  # of the rows whose token a grammar limits
 
     @property
     def num_sampling(self) -> int:
         return len(self.sampling_slots)
 
 
-def build_batch(slots: Ints, counts: Ints, tables: Slots, group_rows: GroupRows) -> Batch:
-    """The batch of checked rows (see `Slots.rows`). `group_rows` is the attention backend's."""
+def build_batch(plan: StepPlan, slots: Ints, counts: Ints, tables: Slots, group_rows: GroupRows) -> Batch:
+    """The batch of a plan whose rows have been checked (see `Slots.rows`). `group_rows` is the attention
+    backend's. Raises `PlanError` where its masks do not fit the rows."""
     num_computed = tables.num_computed[slots]
     ends = num_computed + counts
     query_start = np.zeros(len(slots) + 1, np.int64)
@@ -92,6 +96,7 @@ def build_batch(slots: Ints, counts: Ints, tables: Slots, group_rows: GroupRows)
         top_p=torch.from_numpy(tables.top_p[sampling_slots]),
         seed=torch.from_numpy(tables.seed[sampling_slots]),
         sampled_position=torch.from_numpy(ends[sampling]),
+        masks=masks_of(plan, sampling, tables.vocab_size),
     )
 
 

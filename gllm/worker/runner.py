@@ -71,7 +71,7 @@ class ModelRunner:
             raise PlanError(
                 f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
             )
-        batch = build_batch(slots, counts, self.slots, self._group_rows)
+        batch = build_batch(plan, slots, counts, self.slots, self._group_rows)
         self.slots.advance(slots, counts)
         batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
         return batch, self.model(batch, self.pages)
@@ -79,6 +79,8 @@ class ModelRunner:
     @torch.inference_mode()
     def sample(self, batch: Batch, logits: Tensor) -> Sampled:
         """What comes of the sampling rows; the tokens are also kept as the next step's input."""
+        if batch.masks is not None:
+            self.operators.apply_masks(logits, batch.masks.rows, batch.masks.bits)
         if batch.all_greedy:
             tokens = self.operators.greedy(logits)
         else:

@@ -38,6 +38,8 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
             return st.booleans()
         case wire.Text(max_len):
             return st.text(st.characters(exclude_categories=["Cs"]), max_size=min(max_len, 20))
+        case wire.Bytes(max_len):
+            return st.binary(max_size=min(max_len, 12))
         case wire.Ints():
             return st.lists(st.integers(0, wire.INT32_MAX), max_size=8).map(column)
         case wire.Many(item, _):
@@ -151,12 +153,17 @@ def test_fields_of_any_other_type_are_refused(tag: int, raw: list[Any]) -> None:
         ([11, b"\x01\x00"], "int32"),
         ([11, b"\x00" * 4 * 70000], "at most 65536"),
         ([31, "x" * 5000], "at most 4096 characters"),
-        ([20, 0, 0, b"", b"\1\0\0\0", b"", b"", [], b""], "counts of a plan"),
-        ([20, 0, 0, b"", b"", b"\1\0\0\0", b"", [], b""], "differ in length"),
+        ([20, 0, 0, b"", b"\1\0\0\0", b"", b"", [], b"", b"", b""], "counts of a plan"),
+        ([20, 0, 0, b"", b"", b"\1\0\0\0", b"", [], b"", b"", b""], "differ in length"),
+        ([20, 0, 0, b"", b"", b"", b"", [], b"", b"", b"\1\0\0\0"], "one a masked row"),
+        ([20, 0, 0, b"", b"", b"", b"", [], b"", b"\0\0\0\0" * 2, b"\1" * 5], "equally long"),
         ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1, 0, 0.0, 0.0, 0.0]], []], "beyond the columns"),
-        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1, 0, 0.0, ""], "at least one prompt token"),
-        ([10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1, 0, 0.0, ""], "expected a number"),
-        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2, 0, 0.0, ""], "generated columns"),
+        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1, 0, 0.0, "", False], "at least one prompt token"),
+        (
+            [10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1, 0, 0.0, "", False],
+            "expected a number",
+        ),
+        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2, 0, 0.0, "", False], "generated columns"),
     ],
 )
 def test_a_malformed_message_is_refused_with_its_reason(raw: list[Any], why: str) -> None:

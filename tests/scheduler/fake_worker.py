@@ -7,9 +7,10 @@ written, or computed out of order yields another token than `expected_tokens`.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gllm.protocol.messages import StepPlan, StepResult, WorkerReady
+from gllm.protocol.messages import StepPlan, StepResult, WorkerReady, mask_bytes
 from gllm.protocol.wire import column
 
 START = 1
@@ -20,14 +21,31 @@ def entry_after(entry: int, token: int) -> int:
     return zlib.crc32(token.to_bytes(4, "little"), entry)
 
 
-def expected_tokens(prompt: list[int], max_tokens: int, stop: set[int], vocab_size: int) -> list[int]:
+def allowed_after(tokens: Sequence[int], vocab_size: int) -> list[int]:
+    """A grammar: about half of the vocabulary, and which half depends on every token before."""
+    state = zlib.crc32(repr(list(tokens)).encode())
+    chosen = [token for token in range(vocab_size) if zlib.crc32(bytes([token]), state) % 2]
+    return chosen or [state % vocab_size]
+
+
+def mask_after(tokens: Sequence[int], vocab_size: int) -> bytes:
+    """The same as the bits of a mask."""
+    return sum(1 << token for token in allowed_after(tokens, vocab_size)).to_bytes(
+        mask_bytes(vocab_size), "little"
+    )
+
+
+def expected_tokens(
+    prompt: list[int], max_tokens: int, stop: set[int], vocab_size: int, is_constrained: bool = False
+) -> list[int]:
     """What a sequence alone must generate."""
     entry = START
     for token in prompt:
         entry = entry_after(entry, token)
     generated: list[int] = []
     while len(generated) < max_tokens:
-        generated.append(entry % vocab_size)
+        allowed = allowed_after(prompt + generated, vocab_size) if is_constrained else range(vocab_size)
+        generated.append(allowed[entry % len(allowed)])
         if generated[-1] in stop:
             break
         entry = entry_after(entry, generated[-1])
@@ -66,7 +84,10 @@ class FakeWorker:
         # before any of them attends, which lets a row read what another one writes in the same step.
         for number, count in zip(plan.slots, counts, strict=True):
             self._write(self.slots[number], count)
-        sampled = [self._sample(self.slots[number]) for number in plan.slots]
+        sampled = [
+            self._sample(self.slots[number], self._allowed(plan, row))
+            for row, number in enumerate(plan.slots)
+        ]
         return StepResult(plan.epoch, plan.step, column(t for t in sampled if t is not None), 0, 0, 0)
 
     def _write(self, slot: Slot, count: int) -> None:
@@ -79,10 +100,21 @@ class FakeWorker:
         slot.num_computed += count
         self.num_computed_tokens += count
 
-    def _sample(self, slot: Slot) -> int | None:
-        if slot.num_computed < len(slot.tokens):
+    def _allowed(self, plan: StepPlan, row: int) -> Sequence[int] | None:
+        """What the token of that row may be; None where nothing limits it."""
+        if row not in plan.masked_rows:
             return None
-        slot.tokens.append(self._entry(slot, slot.num_computed - 1) % self.ready.vocab_size)
+        size = mask_bytes(self.ready.vocab_size)
+        place = plan.masked_rows.index(row)
+        bits = int.from_bytes(plan.masks[place * size : (place + 1) * size], "little")
+        return [token for token in range(self.ready.vocab_size) if bits >> token & 1]
+
+    def _sample(self, slot: Slot, allowed: Sequence[int] | None) -> int | None:
+        if slot.num_computed < len(slot.tokens):
+            assert allowed is None
+            return None
+        choice = range(self.ready.vocab_size) if allowed is None else allowed
+        slot.tokens.append(choice[self._entry(slot, slot.num_computed - 1) % len(choice)])
         return slot.tokens[-1]
 
     def _entry(self, slot: Slot, position: int) -> int:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fake_worker import FakeWorker
+from fake_worker import FakeWorker, mask_after
 
-from gllm.protocol.messages import Sampling, StepResult, Submit, WorkerReady
+from gllm.protocol.messages import Mask, Sampling, StepResult, Submit, WorkerReady
 from gllm.protocol.wire import column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
@@ -35,17 +35,21 @@ class VirtualRun:
         num_pages: int = 40,
         cancel_share: float = 0.0,
         loss_share: float = 0.0,
+        constrained_share: float = 0.3,
     ) -> None:
         """`wrap` gets the core and a clock, and gives what stands for the core."""
         self.rng = random.Random(seed)
         self.cancel_share = cancel_share
         self.loss_share = loss_share
+        self.constrained_share = constrained_share
         self.now_ns = 10**9
         self.worker = FakeWorker(WorkerReady(1, num_pages, 4, 6, 32, MAX_MODEL_LEN, VOCAB_SIZE))
         limits = Limits(6, 32, 200, 10_000, 2, True)
         self.core = wrap(Scheduler(limits, policy or Fcfs(), self.worker.ready), lambda: self.now)
         self.results: deque[StepResult] = deque()
         self.num_submitted = 0
+        self.constrained: dict[tuple[int, int], list[int]] = {}  # all tokens of these outputs ...
+        self.num_prompt_tokens: dict[int, int] = {}  # ... and how many of them are their prompts'
 
     @property
     def now(self) -> float:
@@ -61,7 +65,10 @@ class VirtualRun:
                 arrivals.popleft()
                 self.submit()
             while self.results and self.results[0].end_ns <= self.now_ns:
-                self.core.commit(self.results.popleft(), self.now)
+                for message in self.core.commit(self.results.popleft(), self.now).values():
+                    rows = zip(message.request_ids, message.outputs, message.tokens, strict=True)
+                    for request_id, output, token in rows:
+                        self.mask(request_id, output, token)
             self.core.expire(self.now)
             self.plan()
             if self.rng.random() < self.loss_share:
@@ -83,11 +90,28 @@ class VirtualRun:
             priority=rng.randrange(3),
             timeout_s=rng.choice([0.0, 0.0, 0.03]) if self.cancel_share else 0.0,
             cache_salt=rng.choice(["", "", "tenant"]),
+            is_constrained=rng.random() < self.constrained_share,
         )
         self.num_submitted += 1
         self.core.submit(b"f", request, self.now)
+        self.num_prompt_tokens[request.request_id] = len(request.prompt)
+        if request.is_constrained:
+            for output in range(request.n):
+                self.constrained[request.request_id, output] = list(request.prompt)
+                self.mask(request.request_id, output, None)
         if rng.random() < self.cancel_share:
             self.core.cancel(b"f", [rng.randrange(self.num_submitted)])
+
+    def mask(self, request_id: int, output: int, token: int | None) -> None:
+        """The mask behind `token` (None: behind the prompt), if the output is a constrained one."""
+        known = self.constrained.get((request_id, output))
+        if known is None:
+            return
+        num_generated = 0
+        if token is not None:
+            known.append(token)
+            num_generated = len(known) - self.num_prompt_tokens[request_id]
+        self.core.mask(b"f", Mask(request_id, output, num_generated, mask_after(known, VOCAB_SIZE)))
 
     def plan(self) -> None:
         while len(self.core.flights) < 2 and (plan := self.core.plan(self.now)) is not None:

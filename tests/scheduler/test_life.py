@@ -3,12 +3,20 @@
 from collections import deque
 
 import hypothesis.strategies as st
-from fake_worker import FakeWorker, expected_tokens
+from fake_worker import FakeWorker, expected_tokens, mask_after
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gllm.protocol.codec import decode, encode
-from gllm.protocol.messages import FinishReason, RejectCode, Sampling, StepPlan, Submit, WorkerReady
+from gllm.protocol.messages import (
+    FinishReason,
+    Mask,
+    RejectCode,
+    Sampling,
+    StepPlan,
+    Submit,
+    WorkerReady,
+)
 from gllm.protocol.wire import column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
@@ -61,6 +69,8 @@ class Life(RuleBasedStateMachine):
         self.cancelled: set[tuple[bytes, int, int]] = set()
         self.max_tokens: dict[tuple[bytes, int, int], int] = {}
         self.num_delivered: dict[tuple[bytes, int, int], int] = {}
+        self.prompts: dict[tuple[bytes, int, int], list[int]] = {}  # of the constrained ones
+        self.owed: set[tuple[bytes, int, int]] = set()  # outputs whose next mask has not been sent
 
     @rule(
         frontend=st.sampled_from([b"a", b"b"]),
@@ -73,6 +83,7 @@ class Life(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         timeout_s=st.sampled_from([0.0, 0.0, 3.0]),
         salt=st.sampled_from(["", "", "tenant"]),
+        is_constrained=st.booleans(),
     )
     def submit(
         self,
@@ -85,9 +96,10 @@ class Life(RuleBasedStateMachine):
         priority: int,
         timeout_s: float,
         salt: str,
+        is_constrained: bool,
     ) -> None:
         max_tokens = min(max_tokens, MAX_MODEL_LEN - len(prompt))
-        expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE)
+        expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE, is_constrained)
         generated = expected[: min(num_generated, len(expected) - 1)]
         request = Submit(
             self.next_id,
@@ -100,6 +112,7 @@ class Life(RuleBasedStateMachine):
             priority,
             timeout_s,
             salt,
+            is_constrained,
         )
         num_waiting, num_tokens = len(self.core.waiting), self.core.waiting.num_tokens
         rejected = self.core.submit(frontend, decode(encode(request)), self.now)  # type: ignore[arg-type]
@@ -113,7 +126,23 @@ class Life(RuleBasedStateMachine):
             self.got[key] = list(generated)
             self.max_tokens[key] = max_tokens
             self.num_delivered[key] = 0
+            if is_constrained:
+                self.prompts[key] = prompt
+                self.owed.add(key)
         self.next_id += 1
+
+    @precondition(lambda self: self.owed)
+    @rule(data=st.data())
+    def send_mask(self, data: st.DataObject) -> None:
+        self.send_mask_of(data.draw(st.sampled_from(sorted(self.owed))))
+
+    def send_mask_of(self, key: tuple[bytes, int, int]) -> None:
+        """As a frontend does for every token that it has seen, also of what has ended meanwhile."""
+        frontend, request_id, output = key
+        self.owed.discard(key)
+        bits = mask_after(self.prompts[key] + self.got[key], VOCAB_SIZE)
+        mask = Mask(request_id, output, len(self.got[key]), bits)
+        assert self.core.mask(frontend, decode(encode(mask))) is None  # type: ignore[arg-type]
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -159,7 +188,8 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: len(self.plans) < self.depth)
     @rule()
     def plan(self) -> None:
-        could_run = not self.plans and bool(self.core.waiting or self.core.running)
+        alive = [*self.core.waiting, *self.core.running]
+        could_run = not self.plans and bool(alive) and not any(s.awaits_mask for s in alive)
         plan = self.core.plan(self.now)
         assert plan is not None or not could_run, "no step, although work could run"
         if plan is not None:
@@ -177,6 +207,8 @@ class Life(RuleBasedStateMachine):
                 self.got[key].append(token)
                 self.num_delivered[key] += 1
                 assert self.got[key] == self.expected[key][: len(self.got[key])]
+                if key in self.prompts:
+                    self.owed.add(key)
                 if row in reasons:
                     self.ended[key] = reasons[row]
 
@@ -194,8 +226,11 @@ class Life(RuleBasedStateMachine):
             while len(self.plans) < self.depth and (plan := self.core.plan(self.now)) is not None:
                 self.plans.append(plan)
                 self.core.check()
-            assert self.plans
-            self.commit()
+            assert self.plans or self.owed
+            if self.plans:
+                self.commit()
+            for key in sorted(self.owed):
+                self.send_mask_of(key)
             bound -= 1
             assert bound > 0, "the scheduler makes no progress"
         for key, expected in self.expected.items():

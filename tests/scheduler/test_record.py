@@ -124,7 +124,7 @@ def test_without_the_option_the_core_itself_is_used() -> None:
 
 
 def test_what_happened_reaches_the_file_although_nothing_more_happens(file: Path) -> None:
-    run = recorded_into(file)
+    run = recorded_into(file, constrained_share=0.0)
     run.submit()
     until = time.monotonic() + 5
     while not (file.stat().st_size and events_of(file)[1]):

@@ -9,16 +9,18 @@ import pytest
 from recordings import events_of, record_run, recorded_into, write_part
 
 from gllm.protocol.codec import decode, encode
-from gllm.protocol.messages import StepPlan
+from gllm.protocol.messages import PROTOCOL_VERSION, StepPlan
 from gllm.replay_command import main
 from gllm.scheduler.policy import Priority, TokenThrottling
 from gllm.scheduler.recording import (
+    FORMAT_VERSION,
     MAGIC,
     Cancelled,
     Committed,
     End,
     Event,
     Expired,
+    Masked,
     Part,
     Planned,
     Planning,
@@ -58,7 +60,7 @@ def test_all_plans_of_a_run_are_made_again(file: Path, policy: Priority | TokenT
     core = record_run(file, 80, policy=policy, cancel_share=0.2)
     assert core.num_preemptions > 0
     kinds = {type(event) for event in events_of(file)[1]}
-    assert kinds == {Submitted, Cancelled, Expired, Planning, Planned, Committed, End}
+    assert kinds == {Submitted, Masked, Cancelled, Expired, Planning, Planned, Committed, End}
     run = replayed(file)
     assert run.num_plans == core.num_steps
     assert run.core.stats(9.0) == core.stats(9.0)
@@ -120,7 +122,7 @@ def test_another_order_of_the_same_inputs_is_noticed(file: Path) -> None:
 
 
 def test_parts_that_do_not_join_are_noticed(file: Path) -> None:
-    record_run(file, 60, max_bytes=12_000)
+    record_run(file, 60, max_bytes=12_000, constrained_share=0.0)
     older = file.with_name("run.glr.1")
     begin, events = events_of(older)
     last = places(events, Committed)[-1]
@@ -194,9 +196,9 @@ def test_another_version_is_refused_by_name(file: Path, capsys: pytest.CaptureFi
     begin, events = events_of(file)
     write_part(file, replace(begin, format_version=9), events)
     assert main([str(file)]) == 2
-    assert "it has the versions [9, 1] of format and protocol, this gLLM reads [1, 1]: replay it with" in (
-        capsys.readouterr().err
-    )
+    theirs, ours = [9, PROTOCOL_VERSION], [FORMAT_VERSION, PROTOCOL_VERSION]
+    versions = f"{theirs} of format and protocol, this gLLM reads {ours}"
+    assert f"it has the versions {versions}: replay it with" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_recording_is_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,16 @@ from test_life import Life
 
 from gllm.config import SchedulerConfig
 from gllm.protocol.codec import encode
-from gllm.protocol.messages import Rejected, Sampling, StepPlan, StepResult, Submit, Tokens, WorkerReady
+from gllm.protocol.messages import (
+    Mask,
+    Rejected,
+    Sampling,
+    StepPlan,
+    StepResult,
+    Submit,
+    Tokens,
+    WorkerReady,
+)
 from gllm.protocol.wire import column, read_record
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.flight import Flight
@@ -62,6 +71,9 @@ class Twins:
 
     def submit(self, frontend: bytes, request: Submit, now: float) -> Rejected | None:
         return self._same(self.core.submit(frontend, request, now), self.copy.submit(frontend, request, now))
+
+    def mask(self, frontend: bytes, mask: Mask) -> Rejected | None:
+        return self._same(self.core.mask(frontend, mask), self.copy.mask(frontend, mask))
 
     def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
         self.core.cancel(frontend, request_ids)
@@ -209,7 +221,7 @@ def test_the_state_knows_every_field_of_the_core() -> None:
         "limits", "policy", "waiting", "running", "flights", "num_steps", "num_preemptions",
         "num_prompt_tokens", "num_generated_tokens", "num_prefix_query_tokens", "num_prefix_hit_tokens",
         "_growth", "_deadlines", "_requests", "_num_arrivals", "_num_turns", "_epoch", "cache",
-        "max_model_len", "num_slots", "_free_slots", "_released",
+        "max_model_len", "vocab_size", "num_slots", "_free_slots", "_released",
     }  # fmt: skip
     assert vars(core.cache).keys() == {"pool", "page_size", "share_prefixes"}
     assert vars(core.cache.pool).keys() == {

@@ -98,7 +98,7 @@ def test_a_row_samples_when_it_reaches_the_end_of_what_the_sequence_has() -> Non
         [2, 0], [3, 2], admits=[admit(0, [7, 8, 9, 10, 11], [4, 1], computed=3), admit(2, [1] * 5, [3, 2])]
     )
     slots.apply(given)
-    batch = build_batch(*slots.rows(given), slots, lambda *_: None)
+    batch = build_batch(given, *slots.rows(given), slots, lambda *_: None)
     assert batch.token_ids.tolist() == [1, 1, 1, 10, 11]
     assert batch.positions.tolist() == [0, 1, 2, 3, 4]
     assert batch.locations.tolist() == [12, 13, 14, 19, 4]  # slot 2: page 3; slot 0: end of page 4, page 1
@@ -111,7 +111,7 @@ def test_a_row_samples_when_it_reaches_the_end_of_what_the_sequence_has() -> Non
     slots.last_token[0] = 42
     mixed = plan([0, 2], [1, 2])
     slots.apply(mixed)
-    batch = build_batch(*slots.rows(mixed), slots, lambda *_: None)
+    batch = build_batch(mixed, *slots.rows(mixed), slots, lambda *_: None)
     assert batch.token_ids.tolist() == [-1 - 0, 1, 1]
     assert with_last_tokens(batch.token_ids, slots.last_token).tolist() == [42, 1, 1]
     assert batch.sampling_slots.tolist() == [0, 2]
@@ -119,7 +119,7 @@ def test_a_row_samples_when_it_reaches_the_end_of_what_the_sequence_has() -> Non
     slots.advance(*slots.rows(mixed))
     slots.last_token[2] = 43
     decode = plan([2, 0])
-    batch = build_batch(*slots.rows(decode), slots, lambda *_: None)
+    batch = build_batch(decode, *slots.rows(decode), slots, lambda *_: None)
     assert with_last_tokens(batch.token_ids, slots.last_token).tolist() == [43, 42]
     assert batch.positions.tolist() == [5, 6]
     slots.check()
