@@ -17,6 +17,7 @@ from collections.abc import Callable
 from enum import IntEnum, StrEnum
 from typing import ClassVar, TypeVar, dataclass_transform
 
+from gllm.protocol.logits import MAX_TOP_LOGPROBS, Logprobs, PromptLogprobs, Shaping
 from gllm.protocol.wire import (
     INT32_MAX,
     INT64_MAX,
@@ -27,6 +28,7 @@ from gllm.protocol.wire import (
     Int,
     Ints,
     Many,
+    Maybe,
     Nested,
     ProtocolError,
     Record,
@@ -36,7 +38,7 @@ from gllm.protocol.wire import (
     wire,
 )
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MAX_SEQUENCES = 1 << 16  # rows of a plan, slots of a worker, requests in one column
 MAX_TOKENS = 1 << 24  # tokens of one prompt
@@ -145,13 +147,18 @@ class Hello(Message):
 class Sampling(Record):
     """How the next token is drawn. temperature 0 is greedy; top_k 0 and top_p 1 keep every token.
 
-    The random number of a token depends on `seed` and the token's position alone.
+    The random number of a token depends on `seed` and the token's position alone. num_logprobs: 0 for
+    none, else of each token its own log-probability and those of the num_logprobs - 1 likeliest;
+    num_prompt_logprobs: the same of the prompt's tokens, for which all of the prompt must be computed.
     """
 
     temperature: float = wire(Float(0.0, 100.0))
     top_k: int = wire(Int())
     top_p: float = wire(Float(0.0, 1.0))
     seed: int = wire(Int(0, INT64_MAX))
+    num_logprobs: int = wire(Int(0, MAX_TOP_LOGPROBS + 1), default_factory=int)
+    num_prompt_logprobs: int = wire(Int(0, MAX_TOP_LOGPROBS + 1), default_factory=int)
+    shaping: Shaping | None = wire(Maybe(Nested(Shaping)), default_factory=type(None))
 
 
 @message(10)
@@ -246,6 +253,10 @@ class Tokens(Message):
     tokens: "Column[int]" = wire(Ints(MAX_SEQUENCES))
     finished: list[Finished] = wire(Many(Nested(Finished), MAX_SEQUENCES))
     cached: list[Cached] = wire(Many(Nested(Cached), MAX_SEQUENCES))
+    logprobs: Logprobs | None = wire(Maybe(Nested(Logprobs)), default_factory=type(None))  # places: rows
+    prompt_logprobs: list[PromptLogprobs] = wire(
+        Many(Nested(PromptLogprobs), MAX_SEQUENCES), default_factory=list
+    )
 
     def check(self) -> None:
         rows = len(self.request_ids)
@@ -254,6 +265,8 @@ class Tokens(Message):
         marked = [item.row for item in self.finished] + [item.row for item in self.cached]
         if any(row >= rows for row in marked):
             raise ProtocolError("a marked row lies beyond the columns of Tokens")
+        if self.logprobs is not None and any(row >= rows for row in self.logprobs.places):
+            raise ProtocolError("log-probabilities of a row beyond the columns of Tokens")
 
 
 @message(15)
@@ -352,6 +365,14 @@ class StepResult(Message):
     start_ns: int = wire(Int(0, INT64_MAX))
     end_ns: int = wire(Int(0, INT64_MAX))
     idle_ns: int = wire(Int(0, INT64_MAX))
+    logprobs: Logprobs | None = wire(Maybe(Nested(Logprobs)), default_factory=type(None))  # of some tokens
+    prompt_logprobs: list[PromptLogprobs] = wire(  # of some rows
+        Many(Nested(PromptLogprobs), MAX_SEQUENCES), default_factory=list
+    )
+
+    def check(self) -> None:
+        if self.logprobs is not None and any(place >= len(self.tokens) for place in self.logprobs.places):
+            raise ProtocolError("log-probabilities of a token beyond those of the step")
 
 
 @message(22)

@@ -7,11 +7,13 @@ and nothing else, whatever bytes it is fed.
 import sys
 from array import array
 from dataclasses import MISSING, dataclass, field, fields
+from math import isnan
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
+FloatColumn = array  # of typecode "f": float32
 Column = array  # of typecode "i": int32; the name says that it is one column of a table on the wire
 
 
@@ -25,6 +27,11 @@ class Kind(Protocol):
     def write(self, value: Any) -> Any: ...
 
     def read(self, raw: Any) -> Any: ...
+
+
+def floats(values: Any = ()) -> "FloatColumn[float]":
+    """A float32 column of `values`."""
+    return array("f", values)
 
 
 def column(values: Any = ()) -> "Column[int]":
@@ -130,6 +137,46 @@ class Ints:
         if sys.byteorder == "big":
             values.byteswap()
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Floats:
+    """A column of at most `max_len` numbers of [low, high], as little-endian float32 bytes."""
+
+    low: float
+    high: float
+    max_len: int
+
+    def write(self, value: Any) -> bytes:
+        if sys.byteorder == "big":
+            value = array("f", value)
+            value.byteswap()
+        raw: bytes = value.tobytes()
+        return raw
+
+    def read(self, raw: Any) -> "FloatColumn[float]":
+        if type(raw) is not bytes or len(raw) % 4 or len(raw) > 4 * self.max_len:
+            raise ProtocolError(f"expected at most {self.max_len} float32 as bytes, got {raw!r:.80}")
+        values = array("f", raw)
+        if sys.byteorder == "big":
+            values.byteswap()
+        # Three C loops instead of a Python one. `min` and `max` may overlook NaN, a sum never does.
+        if values and not (min(values) >= self.low and max(values) <= self.high and not isnan(sum(values))):
+            raise ProtocolError(f"expected a column of numbers of [{self.low}, {self.high}]")
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Maybe:
+    """A value of `kind`, or None."""
+
+    kind: Kind
+
+    def write(self, value: Any) -> Any:
+        return None if value is None else self.kind.write(value)
+
+    def read(self, raw: Any) -> Any:
+        return None if raw is None else self.kind.read(raw)
 
 
 @dataclass(frozen=True, slots=True)

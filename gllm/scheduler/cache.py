@@ -69,7 +69,8 @@ class KvCache:
 
     def _shared_pages(self, sequence: Sequence) -> list[int]:
         """The longest run of its leading full pages that are there, its last token always left out."""
-        if not self.share_prefixes:
+        # Whose prompt's log-probabilities are asked for, has all of it computed.
+        if not self.share_prefixes or sequence.sampling.num_prompt_logprobs:
             return []
         most = (len(sequence.tokens) - 1) // self.page_size
         shared: list[int] = []

@@ -42,6 +42,7 @@ from gllm.scheduler.deadlines import Deadlines
 from gllm.scheduler.flight import Draft, Flight
 from gllm.scheduler.growth import Growth
 from gllm.scheduler.intake import Limits, refusal, sequences_of
+from gllm.scheduler.logprobs import deliver_logprobs, no_tokens
 from gllm.scheduler.policy import Load, Policy
 from gllm.scheduler.sequence import NO_SLOT, Sequence
 from gllm.scheduler.waiting import Waiting
@@ -189,7 +190,7 @@ class Scheduler:
                 continue
             message = messages.get(sequence.frontend)
             if message is None:
-                message = messages[sequence.frontend] = Tokens(column(), column(), column(), [], [])
+                message = messages[sequence.frontend] = no_tokens()
             message.request_ids.append(sequence.request_id)
             message.outputs.append(sequence.output)
             message.tokens.append(token)
@@ -204,6 +205,8 @@ class Scheduler:
                 self._finish(sequence, FinishReason.STOP, message, now)
             elif len(known) >= sequence.max_len:
                 self._finish(sequence, FinishReason.LENGTH, message, now)
+        if result.logprobs is not None or result.prompt_logprobs:
+            deliver_logprobs(result, flight, messages)
         num_tokens = sum(len(message.tokens) for message in messages.values())
         self.num_generated_tokens += num_tokens
         self._growth.num_allowed_tokens -= num_tokens

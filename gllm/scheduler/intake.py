@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from gllm.protocol.messages import RejectCode, Submit
+from gllm.protocol.messages import RejectCode, Sampling, Submit
 from gllm.protocol.wire import INT64_MAX
 from gllm.scheduler.cache import KvCache
 from gllm.scheduler.prefix import PrefixKeys
@@ -75,7 +75,7 @@ def sequences_of(
             arrival=first_arrival + output,
             num_prompt_tokens=len(prompt),
             max_len=min(len(prompt) + request.max_tokens, max_model_len),
-            sampling=replace(request.sampling, seed=(request.sampling.seed + output * SEED_STEP) & INT64_MAX),
+            sampling=_sampling_of(request.sampling, output),
             stop_token_ids=frozenset(request.stop_token_ids),
             priority=request.priority,
             arrived_at=now,
@@ -85,3 +85,12 @@ def sequences_of(
         )
         for output in range(request.n)
     ]
+
+
+def _sampling_of(sampling: Sampling, output: int) -> Sampling:
+    """Each output has random numbers of its own; the first one brings the prompt's log-probabilities."""
+    return replace(
+        sampling,
+        seed=(sampling.seed + output * SEED_STEP) & INT64_MAX,
+        num_prompt_logprobs=0 if output else sampling.num_prompt_logprobs,
+    )

@@ -1,4 +1,4 @@
-"""Field kinds that a recording has beyond those of messages: things that may be missing, settings.
+"""Field kinds that a recording has beyond those of messages: settings.
 
 Like the kinds of `protocol.wire`: every reader raises `ProtocolError` and nothing else.
 """
@@ -10,19 +10,6 @@ from gllm.protocol.wire import Float, Int, Kind, ProtocolError
 from gllm.scheduler.policy import Fcfs, Policy, Priority, TokenThrottling
 
 SECONDS = Float(-1e15, 1e15)  # on the clock of the recorded process
-
-
-@dataclass(frozen=True, slots=True)
-class Maybe:
-    """A value of `kind`, or None."""
-
-    kind: Kind
-
-    def write(self, value: Any) -> Any:
-        return None if value is None else self.kind.write(value)
-
-    def read(self, raw: Any) -> Any:
-        return None if raw is None else self.kind.read(raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from gllm.protocol.wire import (
     Int,
     Ints,
     Many,
+    Maybe,
     Nested,
     ProtocolError,
     Record,
@@ -31,7 +32,7 @@ from gllm.protocol.wire import (
     wire,
 )
 from gllm.scheduler.intake import Limits
-from gllm.scheduler.kinds import SECONDS, Maybe, PolicyKind, Settings
+from gllm.scheduler.kinds import SECONDS, PolicyKind, Settings
 from gllm.scheduler.policy import Policy
 from gllm.scheduler.prefix import KEY_BYTES
 from gllm.scheduler.sequence import NO_SLOT

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from gllm.protocol import wire
 from gllm.protocol.codec import decode, encode
+from gllm.protocol.logits import Logprobs, Shaping
 from gllm.protocol.messages import (
     BY_TAG,
     PROTOCOL_VERSION,
@@ -21,10 +22,11 @@ from gllm.protocol.messages import (
     Role,
     Sampling,
     StepPlan,
+    StepResult,
     Submit,
     Tokens,
 )
-from gllm.protocol.wire import ProtocolError, Record, column
+from gllm.protocol.wire import ProtocolError, Record, column, floats
 
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
@@ -42,6 +44,10 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
             return st.binary(max_size=min(max_len, 12))
         case wire.Ints():
             return st.lists(st.integers(0, wire.INT32_MAX), max_size=8).map(column)
+        case wire.Floats(low, high, _):
+            return st.lists(st.floats(low, high, width=32), max_size=8).map(floats)
+        case wire.Maybe(item):
+            return st.none() | values(item)
         case wire.Many(item, _):
             return st.lists(values(item), max_size=3)
         case wire.Nested(cls):
@@ -69,6 +75,23 @@ def records(cls: type[Record]) -> st.SearchStrategy[Any]:
             "num_prompt_tokens": st.integers(1, 2),
             "num_computed_tokens": st.integers(0, 1),
         }
+    if cls is Shaping:
+        drawn |= {
+            "biases": st.just(floats([-1.5, 2])),
+            "bias_token_ids": st.just(column([3, 9])),
+            "bad_words": st.lists(
+                st.lists(st.integers(0, 9), min_size=1, max_size=3).map(column), max_size=2
+            ),
+        }
+    if cls is Logprobs:
+        drawn |= {name: st.just(column([1, 1])) for name in ("places", "ranks")}
+        drawn |= {
+            "counts": st.just(column([2, 1])),
+            "token_ids": st.just(column([7, 4, 6])),
+            "values": st.lists(st.floats(-1e5, 0.0, width=32), min_size=3, max_size=3).map(floats),
+        }
+    if cls is StepResult:
+        drawn |= {"tokens": st.just(column([1, 2]))}
     if cls in (Finished, Cached):
         drawn |= {"row": st.integers(0, 1)}
     if cls is Tokens:
@@ -140,6 +163,17 @@ def test_fields_of_any_other_type_are_refused(tag: int, raw: list[Any]) -> None:
         assert value is not None, field.name
 
 
+ZERO, ONE = b"\0\0\0\0", b"\1\0\0\0"
+FLOAT, NAN = b"\0\0\x80\x3f", b"\0\0\x80\x3f\0\0\xc0\x7f"
+SAMPLING = [0.0, 0, 1.0, 0, 0, 0, None]
+SHAPING = [0.0, 1.0, 0.0, 0.0, b"", b"", b"", [], 0, b""]
+
+
+def shaped(field: int, value: Any) -> list[Any]:
+    """Sampling on the wire with one value of its shaping changed."""
+    return [*SAMPLING[:-1], [*SHAPING[:field], value, *SHAPING[field + 1 :]]]
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
@@ -157,13 +191,25 @@ def test_fields_of_any_other_type_are_refused(tag: int, raw: list[Any]) -> None:
         ([20, 0, 0, b"", b"", b"\1\0\0\0", b"", [], b"", b"", b""], "differ in length"),
         ([20, 0, 0, b"", b"", b"", b"", [], b"", b"", b"\1\0\0\0"], "one a masked row"),
         ([20, 0, 0, b"", b"", b"", b"", [], b"", b"\0\0\0\0" * 2, b"\1" * 5], "equally long"),
-        ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1, 0, 0.0, 0.0, 0.0]], []], "beyond the columns"),
-        ([10, 1, b"", [], [0.0, 0, 1.0, 0], 5, b"", 1, 0, 0.0, "", False], "at least one prompt token"),
+        ([14, b"\1\0\0\0", b"", b"\1\0\0\0", [[1, 1, 0, 0.0, 0.0, 0.0]], [], None, []], "beyond the columns"),
+        ([10, 1, b"", [], SAMPLING, 5, b"", 1, 0, 0.0, "", False], "at least one prompt token"),
         (
-            [10, 1, b"\1\0\0\0", [], [float("nan"), 0, 1.0, 0], 5, b"", 1, 0, 0.0, "", False],
+            [10, 1, b"\1\0\0\0", [], [float("nan"), *SAMPLING[1:]], 5, b"", 1, 0, 0.0, "", False],
             "expected a number",
         ),
-        ([10, 1, b"\1\0\0\0", [b""], [0.0, 0, 1.0, 0], 5, b"", 2, 0, 0.0, "", False], "generated columns"),
+        ([10, 1, b"\1\0\0\0", [b""], SAMPLING, 5, b"", 2, 0, 0.0, "", False], "generated columns"),
+        (
+            [10, 1, b"\1\0\0\0", [], shaped(1, 0.0), 5, b"", 1, 0, 0.0, "", False],
+            r"number of \[0.01, 100.0\]",
+        ),
+        ([10, 1, b"\1\0\0\0", [], shaped(5, FLOAT), 5, b"", 1, 0, 0.0, "", False], "1 biases for 0 tokens"),
+        ([10, 1, b"\1\0\0\0", [], shaped(5, NAN), 5, b"", 1, 0, 0.0, "", False], "column of numbers"),
+        ([10, 1, b"\1\0\0\0", [], shaped(7, [b""]), 5, b"", 1, 0, 0.0, "", False], "bad word has no tokens"),
+        ([21, 0, 0, b"", 0, 0, 0, [b"\1\0\0\0", b"", b"", b"", b""], []], "differ in length"),
+        ([21, 0, 0, b"", 0, 0, 0, [ZERO, ZERO, ZERO, b"", b""], []], "place without"),
+        ([21, 0, 0, b"", 0, 0, 0, [ZERO, ONE, ONE, b"", b""], []], "than their counts say"),
+        ([21, 0, 0, b"", 0, 0, 0, [ZERO, ONE, ONE, ONE, ZERO], []], "beyond those of the step"),
+        ([14, b"", b"", b"", [], [], [ZERO, ONE, ONE, ONE, ZERO], []], "beyond the columns"),
     ],
 )
 def test_a_malformed_message_is_refused_with_its_reason(raw: list[Any], why: str) -> None:

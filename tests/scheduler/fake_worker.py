@@ -7,10 +7,13 @@ written, or computed out of order yields another token than `expected_tokens`.
 """
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from gllm.protocol.messages import StepPlan, StepResult, WorkerReady, mask_bytes
+from fake_logprobs import made_up
+
+from gllm.protocol.logits import PromptLogprobs
+from gllm.protocol.messages import Sampling, StepPlan, StepResult, WorkerReady, mask_bytes
 from gllm.protocol.wire import column
 
 START = 1
@@ -55,8 +58,10 @@ def expected_tokens(
 @dataclass
 class Slot:
     tokens: list[int]
+    num_prompt_tokens: int
     num_computed: int
-    pages: list[int] = field(default_factory=list)
+    pages: list[int]
+    sampling: Sampling
 
 
 class FakeWorker:
@@ -74,12 +79,19 @@ class FakeWorker:
             assert admit.slot not in self.slots
             assert admit.slot < self.ready.num_slots
             assert 0 < admit.num_prompt_tokens <= len(admit.tokens)
-            self.slots[admit.slot] = Slot(list(admit.tokens), admit.num_computed_tokens, list(admit.pages))
+            self.slots[admit.slot] = Slot(
+                list(admit.tokens),
+                admit.num_prompt_tokens,
+                admit.num_computed_tokens,
+                list(admit.pages),
+                admit.sampling,
+            )
         for slot, page in zip(plan.page_slots, plan.new_pages, strict=True):
             self.slots[slot].pages.append(page)
         counts = list(plan.counts) or [1] * len(plan.slots)
         assert len(set(plan.slots)) == len(plan.slots)
         assert 0 < sum(counts) <= self.ready.max_num_batched_tokens
+        prompt_logprobs = self._prompt_logprobs(plan.slots, counts)
         # Rows write in plan order before any row reads. The real worker writes all rows of a layer
         # before any of them attends, which lets a row read what another one writes in the same step.
         for number, count in zip(plan.slots, counts, strict=True):
@@ -88,7 +100,30 @@ class FakeWorker:
             self._sample(self.slots[number], self._allowed(plan, row))
             for row, number in enumerate(plan.slots)
         ]
-        return StepResult(plan.epoch, plan.step, column(t for t in sampled if t is not None), 0, 0, 0)
+        slots = [
+            self.slots[slot] for slot, token in zip(plan.slots, sampled, strict=True) if token is not None
+        ]
+        asked = [
+            (place, len(slot.tokens) - 1, slot.tokens[-1], slot.sampling.num_logprobs)
+            for place, slot in enumerate(slots)
+            if slot.sampling.num_logprobs
+        ]
+        tokens = column(slot.tokens[-1] for slot in slots)
+        logprobs = made_up(asked) if asked else None
+        return StepResult(plan.epoch, plan.step, tokens, 0, 0, 0, logprobs, prompt_logprobs)
+
+    def _prompt_logprobs(self, slots: Iterable[int], counts: list[int]) -> list[PromptLogprobs]:
+        """Of the prompt tokens that stand behind those that this step computes."""
+        found = []
+        for row, (number, count) in enumerate(zip(slots, counts, strict=True)):
+            slot = self.slots[number]
+            wanted = slot.sampling.num_prompt_logprobs
+            first = slot.num_computed + 1
+            places = range(first, min(first + count, slot.num_prompt_tokens)) if wanted else ()
+            if places:
+                asked = [(place, place, slot.tokens[place], wanted) for place in places]
+                found.append(PromptLogprobs(row, made_up(asked)))
+        return found
 
     def _write(self, slot: Slot, count: int) -> None:
         assert count > 0

@@ -3,6 +3,7 @@
 from collections import deque
 
 import hypothesis.strategies as st
+from fake_logprobs import read
 from fake_worker import FakeWorker, expected_tokens, mask_after
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,6 +16,7 @@ from gllm.protocol.messages import (
     Sampling,
     StepPlan,
     Submit,
+    Tokens,
     WorkerReady,
 )
 from gllm.protocol.wire import column
@@ -26,7 +28,6 @@ VOCAB_SIZE = 11
 MAX_MODEL_LEN = 24
 MAX_QUEUED = 20
 MAX_QUEUED_TOKENS = 200
-GREEDY = Sampling(0.0, 0, 1.0, 0)
 
 
 class Life(RuleBasedStateMachine):
@@ -68,6 +69,9 @@ class Life(RuleBasedStateMachine):
         self.ended: dict[tuple[bytes, int, int], FinishReason] = {}
         self.cancelled: set[tuple[bytes, int, int]] = set()
         self.max_tokens: dict[tuple[bytes, int, int], int] = {}
+        self.samplings: dict[tuple[bytes, int], Sampling] = {}
+        self.prompt_of: dict[tuple[bytes, int], list[int]] = {}
+        self.prompt_logprobs: dict[tuple[bytes, int], dict[int, int]] = {}  # token by position
         self.num_delivered: dict[tuple[bytes, int, int], int] = {}
         self.prompts: dict[tuple[bytes, int, int], list[int]] = {}  # of the constrained ones
         self.owed: set[tuple[bytes, int, int]] = set()  # outputs whose next mask has not been sent
@@ -84,6 +88,7 @@ class Life(RuleBasedStateMachine):
         timeout_s=st.sampled_from([0.0, 0.0, 3.0]),
         salt=st.sampled_from(["", "", "tenant"]),
         is_constrained=st.booleans(),
+        logprobs=st.sampled_from([(0, 0), (0, 0), (3, 0), (0, 1), (1, 2)]),
     )
     def submit(
         self,
@@ -97,6 +102,7 @@ class Life(RuleBasedStateMachine):
         timeout_s: float,
         salt: str,
         is_constrained: bool,
+        logprobs: tuple[int, int],
     ) -> None:
         max_tokens = min(max_tokens, MAX_MODEL_LEN - len(prompt))
         expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE, is_constrained)
@@ -105,7 +111,7 @@ class Life(RuleBasedStateMachine):
             self.next_id,
             column(prompt),
             [column(generated) for _ in range(n)] if generated else [],
-            GREEDY,
+            Sampling(0.0, 0, 1.0, 0, *logprobs),
             max_tokens,
             column(sorted(stop)),
             n,
@@ -120,6 +126,8 @@ class Life(RuleBasedStateMachine):
             assert rejected.code == RejectCode.OVERLOADED
             assert num_waiting + n > MAX_QUEUED or num_tokens + n * len(prompt) > MAX_QUEUED_TOKENS
             return
+        self.samplings[frontend, self.next_id] = request.sampling
+        self.prompt_of[frontend, self.next_id] = prompt
         for output in range(n):
             key = frontend, self.next_id, output
             self.expected[key] = expected
@@ -199,6 +207,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         for frontend, tokens in self.core.commit(self.worker.step(self.plans.popleft()), self.now).items():
+            self.take_logprobs(frontend, tokens)
             reasons = {item.row: FinishReason(item.reason) for item in tokens.finished}
             for row, token in enumerate(tokens.tokens):
                 key = frontend, tokens.request_ids[row], tokens.outputs[row]
@@ -206,11 +215,32 @@ class Life(RuleBasedStateMachine):
                 assert key not in self.cancelled
                 self.got[key].append(token)
                 self.num_delivered[key] += 1
+                if self.samplings[key[:2]].num_prompt_logprobs and not key[2]:
+                    told = dict(enumerate(self.prompt_of[key[:2]][1:], 1))
+                    assert self.prompt_logprobs.get(key[:2], {}) == told, "told before the first token"
                 assert self.got[key] == self.expected[key][: len(self.got[key])]
                 if key in self.prompts:
                     self.owed.add(key)
                 if row in reasons:
                     self.ended[key] = reasons[row]
+
+    def take_logprobs(self, frontend: bytes, tokens: Tokens) -> None:
+        """Whoever asked gets those of its own tokens, and nobody else any."""
+        told = {} if tokens.logprobs is None else {item[0]: item[1:] for item in read(tokens.logprobs)}
+        for row, token in enumerate(tokens.tokens):
+            request, output = (frontend, tokens.request_ids[row]), tokens.outputs[row]
+            wanted = self.samplings[request].num_logprobs
+            if wanted:
+                position = len(self.prompt_of[request]) + len(self.got[*request, output])
+                assert told.pop(row) == (position, token, wanted)
+        assert not told
+        for part in tokens.prompt_logprobs:
+            request = frontend, part.owner
+            assert (*request, 0) not in self.cancelled
+            for place, position, token, count in read(part.logprobs):
+                assert place == position
+                assert count == self.samplings[request].num_prompt_logprobs
+                self.prompt_logprobs.setdefault(request, {})[position] = token
 
     @invariant()
     def everything_is_accounted_for(self) -> None:
