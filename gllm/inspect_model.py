@@ -83,4 +83,8 @@ def tell_text(config: DeploymentConfig, checkpoint: Checkpoint) -> list[str]:
         return [str(error)]
     tell("tokenizer", f"{tokenizer.vocab_size} tokens")
     tell("chat template", "no" if template is None else "yes")
+    try:
+        tokenizer.check_fits(checkpoint.vocab_size)
+    except StartError as error:
+        return [str(error)]
     return []

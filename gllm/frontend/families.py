@@ -5,6 +5,8 @@ spelling, and those that a tokenizer.model leaves out follow its pieces in the o
 Knows nothing of how text becomes tokens.
 """
 
+# ruff: noqa: RUF001
+
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +24,8 @@ class FileKind(Enum):
 class Family:
     """What a family's checkpoints have in common.
 
+    name: of two families alike in type and file, the second one is meant where a checkpoint's files name
+    what it was made from, and this is part of that.
     model_types: as config.json names them. marks: special tokens that only this one of the types has.
     stops: tokens that end an answer, beside those that the checkpoint's files name.
     template: the chat form where the checkpoint ships none. joins_ids: its prompts are tokens of the
@@ -78,6 +82,15 @@ _QWEN2_CHAT = (
     "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+# ChatGLM2 has no tokens for roles and no system prompt: its dialogues are numbered rounds of plain text.
+_CHATGLM2_CHAT = (
+    "[gMASK]sop{% for message in messages %}"
+    "{% if message.role != ('user' if loop.index0 % 2 == 0 else 'assistant') %}"
+    "{{ raise_exception('roles must alternate: user, assistant, user, and so on; there is no system role') }}"
+    "{% endif %}{% if message.role == 'user' %}"
+    "{{ '[Round ' ~ (loop.index0 // 2 + 1) ~ ']\\n\\n问：' + message.content + '\\n\\n答：' }}"
+    "{% else %}{{ message.content.strip() + '\\n\\n' }}{% endif %}{% endfor %}"
+)
 _GLM_CHAT = (
     "%s{%% for message in messages %%}{{ '<|' + message.role + '|>\\n%s' + message.content }}{%% endfor %%}"
     "{%% if add_generation_prompt %%}<|assistant|>{%% endif %%}"
@@ -133,6 +146,18 @@ FAMILIES = (
         words=("sop", "eop"),
     ),
     Family(
+        name="chatglm2",
+        model_types=frozenset({"chatglm"}),
+        marks=("[gMASK]", "sop"),
+        stops=("</s>",),
+        template=_CHATGLM2_CHAT,
+        begins_blank=True,
+        file_kind=FileKind.SENTENCEPIECE,
+        appended=("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"),
+        prefix=("[gMASK]", "sop"),
+        words=("sop", "eop"),
+    ),
+    Family(
         name="glm4",
         model_types=frozenset({"chatglm", "glm", "glm4"}),
         marks=("[gMASK]", "<sop>", "<|user|>"),
@@ -159,9 +184,9 @@ def family_of(model_type: str, specials: Collection[str]) -> Family | None:
     return None
 
 
-def family_of_file(model_type: str, kind: FileKind) -> Family | None:
-    """The family whose checkpoints of this type have a tokenizer file of this kind."""
-    for family in FAMILIES:
-        if model_type in family.model_types and family.file_kind is kind:
-            return family
-    return None
+def family_of_file(model_type: str, kind: FileKind, made_from: str) -> Family | None:
+    """The family whose checkpoints of this type have a tokenizer file of this kind; of several, the one
+    that `made_from` names (ChatGLM2's and ChatGLM3's files are alike in all else), else the first."""
+    alike = [family for family in FAMILIES if model_type in family.model_types and family.file_kind is kind]
+    named = [family for family in alike if family.name in made_from.lower()]
+    return next(iter(named + alike), None)

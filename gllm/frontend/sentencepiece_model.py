@@ -1,4 +1,4 @@
-"""A SentencePiece tokenizer.model (llama2, chatglm3), read by the library that made it.
+"""A SentencePiece tokenizer.model (llama2, chatglm2, chatglm3), read by the library that made it.
 
 Knows plain text and its pieces; special tokens that are not in the file are model_vocabulary.py's.
 """

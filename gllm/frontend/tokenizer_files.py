@@ -72,6 +72,12 @@ def model_type(root: Path) -> str:
     return str(read_json(root / "config.json").get("model_type", ""))
 
 
+def made_from(root: Path) -> str:
+    """The model that this one was made from, as its files name it: a repository or a path, or nothing."""
+    names = [("tokenizer_config.json", "name_or_path"), ("config.json", "_name_or_path")]
+    return " ".join(str(read_json(root / file).get(key, "")) for file, key in names)
+
+
 def _json_vocabulary(file: Path, special: Collection[str]) -> JsonVocabulary:
     try:
         return JsonVocabulary(tokenizers.Tokenizer.from_file(str(file)), special)
@@ -83,7 +89,7 @@ def _json_vocabulary(file: Path, special: Collection[str]) -> JsonVocabulary:
 
 def _family(root: Path, file: Path, kind: FileKind) -> Family:
     """Whose file this is: without a tokenizer.json only the family knows how text is split."""
-    family = family_of_file(model_type(root), kind)
+    family = family_of_file(model_type(root), kind, made_from(root))
     if family is None:
         raise StartError(
             f"{file} cannot be used: a {kind.value} of model type {model_type(root)!r} is not known: make a "

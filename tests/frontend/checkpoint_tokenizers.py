@@ -1,8 +1,8 @@
-"""The tokenizer files of the five families, as their checkpoints ship them without a tokenizer.json.
+"""The tokenizer files of the families, as their checkpoints ship them without a tokenizer.json.
 
 Qwen2's are the real ones (tests/data/qwen2). The other licences do not allow that, so small ones of
-the same formats are trained here: a SentencePiece model for llama2 and chatglm3, and a byte-level BPE
-in tiktoken's form for llama3 and glm4. They stand for formats and rules, not for token counts.
+the same formats are trained here: a SentencePiece model for llama2, chatglm2 and chatglm3, and a
+byte-level BPE in tiktoken's form for llama3 and glm4. They stand for formats and rules, not for token counts.
 """
 
 # ruff: noqa: RUF001
@@ -25,13 +25,15 @@ MODEL_TYPES = {
     "llama2": "llama",
     "llama3": "llama",
     "qwen2": "qwen2",
+    "chatglm2": "chatglm",
     "chatglm3": "chatglm",
     "glm4": "chatglm",
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama2": {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
     "llama3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>"},
-    "chatglm3": {"eos_token": "</s>"},
+    "chatglm2": {"name_or_path": "THUDM/chatglm2-6b", "eos_token": "</s>"},
+    "chatglm3": {"name_or_path": "THUDM/chatglm3-6b-base", "eos_token": "</s>"},
     "glm4": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
 }
 NUM_PIECES = 500

@@ -1,5 +1,7 @@
 """What each family does where its checkpoint is silent: chats, and how answers begin and end."""
 
+# ruff: noqa: RUF001
+
 import json
 import logging
 from collections.abc import Callable
@@ -39,6 +41,7 @@ FORMS = {
         f"<|im_start|>assistant\n{ANSWERED}<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n"
         "<|im_start|>assistant\n"
     ),
+    "chatglm2": f"[gMASK]sop[Round 1]\n\n问：{USER}\n\n答：{ANSWERED}\n\n[Round 2]\n\n问：你好\n\n答：",
     "chatglm3": (
         f"[gMASK]sop<|system|>\n {SYSTEM}<|user|>\n {USER}"
         f"<|assistant|>\n {ANSWERED}<|user|>\n 你好<|assistant|>"
@@ -82,10 +85,36 @@ def test_without_a_template_chats_have_the_familys_form(
     with caplog.at_level(logging.WARNING, "gllm"):
         form = own_form(tokenizer)
     assert f"in the form of {family}" in caplog.text
-    assert form.render(CHAT) == FORMS[family]
-    ids = form.encode(CHAT)
+    chat = CHAT[1:] if family == "chatglm2" else CHAT
+    assert form.render(chat) == FORMS[family]
+    ids = form.encode(chat)
     assert ids == tokenizer.encode(FORMS[family], add_special_tokens=False)
     assert ids == tokenizer.encode(FORMS[family])  # the beginning is there already, and comes once
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer_config", "family"),
+    [
+        ({}, {"name_or_path": "THUDM/chatglm2-6b"}, "chatglm2"),
+        ({"_name_or_path": "/data/my-ChatGLM2-6b-32k"}, {}, "chatglm2"),
+        ({"_name_or_path": "THUDM/chatglm3-6b"}, {"name_or_path": "THUDM/chatglm3-6b-base"}, "chatglm3"),
+        ({}, {}, "chatglm3"),
+    ],
+)
+def test_chatglm2_is_told_from_chatglm3_by_what_its_files_say_it_was_made_from(
+    config: dict[str, str], tokenizer_config: dict[str, str], family: str, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "model", "chatglm3", **{"name_or_path": ""} | tokenizer_config)
+    (root / "config.json").write_text(json.dumps({"model_type": "chatglm"} | config))
+    tokenizer = Tokenizer.load(root)
+    assert tokenizer.family is not None
+    assert tokenizer.family.name == family
+    assert ("<|user|>" in tokenizer._special) == (family == "chatglm3")
+
+
+def test_chatglm2_has_no_system_role(load: Load) -> None:
+    with pytest.raises(ParameterError, match="there is no system role"):
+        own_form(load("chatglm2")).encode(CHAT)
 
 
 @EVERY_FAMILY
@@ -139,7 +168,7 @@ def test_every_form_can_leave_the_answer_open_or_go_on_with_the_last_words(load:
     closed = form.encode(user("Hi"), Ending(add_generation_prompt=False))
     whole = form.encode(user("Hi"), ANSWER)
     assert whole[: len(closed)] == closed
-    assert (whole == closed) == (family == "llama2")
+    assert (whole == closed) == (family in ("llama2", "chatglm2"))
 
 
 def test_a_prompt_cannot_both_go_on_and_begin_an_answer() -> None:
@@ -159,6 +188,7 @@ def test_a_template_without_the_final_message_cannot_go_on_with_it(load: Load) -
         ("llama2", ["</s>"]),
         ("llama3", ["<|end_of_text|>", "<|eot_id|>"]),
         ("qwen2", ["<|im_end|>", "<|endoftext|>"]),
+        ("chatglm2", ["</s>"]),
         ("chatglm3", ["</s>", "<|user|>", "<|observation|>"]),
         ("glm4", ["<|endoftext|>", "<|user|>", "<|observation|>"]),
     ],

@@ -1,22 +1,22 @@
 """`gllm inspect` on a checkpoint of every family, with transformers as witness of the numbers."""
 
 import json
-import shutil
 from pathlib import Path
 
 import chatglm_by_hand
 import pytest
 from oracle import SHAPES, random_model, write
+from tokenizers import Tokenizer, decoders, models
 
 from gllm.config import from_options
 from gllm.inspect_model import WIDTH, inspect
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def add_text(path: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(ROOT / "demo/model" / name, path)
+def add_text(path: Path, num_tokens: int = 60) -> None:
+    backend = Tokenizer(models.BPE(vocab={chr(65 + i): i for i in range(num_tokens)}, merges=[]))
+    backend.decoder = decoders.ByteLevel()
+    backend.save(str(path / "tokenizer.json"))
+    (path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
 
 
 def told(path: Path, capsys: pytest.CaptureFixture[str], **options: object) -> tuple[int, dict[str, str]]:
@@ -43,7 +43,7 @@ def test_numbers_of_every_family_are_those_of_transformers(
     assert said["weights"].endswith("in float16")
     assert said["KV cache"] == f"{kv_bytes / 1024:g} KiB a token"
     assert said["stop ids"] == ("none" if config.eos_token_id is None else "2")
-    assert (said["tokenizer"], said["chat template"], said["runs here"]) == ("1024 tokens", "yes", "yes")
+    assert (said["tokenizer"], said["chat template"], said["runs here"]) == ("60 tokens", "yes", "yes")
 
 
 def test_chatglm_in_its_original_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +73,18 @@ def test_what_stands_in_the_way_is_told_with_what_is_known(
     code, said = told(tmp_path, capsys)
     assert (code, said["architecture"]) == (1, "MambaForCausalLM")
     assert "'MambaForCausalLM' is not known" in said["runs here"]
+
+
+def test_a_tokenizer_that_knows_more_than_the_model_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocab_size = SHAPES["llama3"].vocab_size
+    add_text(write(random_model("llama3"), tmp_path), vocab_size)
+    assert told(tmp_path, capsys)[0] == 0
+    add_text(tmp_path, vocab_size + 1)
+    code, said = told(tmp_path, capsys)
+    assert code == 1
+    assert f"knows {vocab_size + 1} tokens, but the model has rows for {vocab_size} only" in said["runs here"]
 
 
 def test_caveats_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
