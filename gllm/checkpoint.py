@@ -153,9 +153,8 @@ def rope_block(config: dict[str, Any]) -> dict[str, Any]:
 def _max_model_len(config: dict[str, Any]) -> int:
     length = read_int(config, "max_position_embeddings", "seq_length", "max_position_embeddings")
     rope = rope_block(config)
-    # Files with linear or yarn scaling may state the length before scaling; llama3's state the one after
-    # it. Dynamic scaling is served up to the length before it.
-    if rope["rope_type"] == "linear":
+    # Files with linear, dynamic or yarn scaling state the length before scaling; llama3's the one after it.
+    if rope["rope_type"] in ("linear", "dynamic"):
         return int(length * read_float(rope, "factor"))
     if rope["rope_type"] == "yarn":
         original = read_int(rope, "original_max_position_embeddings", default=length)

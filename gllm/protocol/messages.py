@@ -377,7 +377,11 @@ class StepResult(Message):
 
 @message(22)
 class WorkerReady(Message):
-    """What the worker's memory and model allow."""
+    """What the worker's memory and model allow.
+
+    Keys and values of a prompt longer than `length_bound` depend on the prompt's length as well, so that
+    its pages serve prompts of the same length alone; in most models none do.
+    """
 
     epoch: int = wire(Int())
     num_pages: int = wire(Int(1))
@@ -386,6 +390,7 @@ class WorkerReady(Message):
     max_num_batched_tokens: int = wire(Int(1))
     max_model_len: int = wire(Int(1))
     vocab_size: int = wire(Int(1))
+    length_bound: int = wire(Int(1), default=INT32_MAX)
 
 
 @message(23)

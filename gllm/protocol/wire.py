@@ -233,9 +233,10 @@ class Nested:
         return read_record(self.cls, raw)
 
 
-def wire(kind: Kind, *, default_factory: Any = MISSING) -> Any:
-    """Field specifier: this field travels as `kind`; `default_factory` makes what a sender need not say."""
-    return field(default_factory=default_factory, metadata={"kind": kind})
+def wire(kind: Kind, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
+    """Field specifier: this field travels as `kind`; `default` is, and `default_factory` makes, what a
+    sender need not say. On the wire every field is there."""
+    return field(default=default, default_factory=default_factory, metadata={"kind": kind})
 
 
 @dataclass_transform(field_specifiers=(wire,))

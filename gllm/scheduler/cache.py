@@ -9,6 +9,7 @@ cache with it.
 from dataclasses import dataclass
 
 from gllm.scheduler.pages import PagePool
+from gllm.scheduler.prefix import PrefixKeys, root_key
 from gllm.scheduler.sequence import Sequence
 
 
@@ -22,15 +23,30 @@ class Fit:
 
 
 class KvCache:
-    """The pages of one worker."""
+    """The pages of one worker. Those of a prompt longer than `length_bound` depend on its length."""
 
-    def __init__(self, num_pages: int, page_size: int, share_prefixes: bool) -> None:
+    def __init__(self, num_pages: int, page_size: int, share_prefixes: bool, length_bound: int) -> None:
         self.pool = PagePool(num_pages)
         self.page_size = page_size
         self.share_prefixes = share_prefixes
+        self.length_bound = length_bound
+
+    def emptied(self) -> "KvCache":
+        """The same cache with nothing in it, for the worker's successor."""
+        return KvCache(self.pool.num_pages, self.page_size, self.share_prefixes, self.length_bound)
 
     def num_pages_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_size)
+
+    def prefix_keys(self, cache_salt: str, num_prompt_tokens: int) -> PrefixKeys:
+        """Keys for the pages of a sequence with this salt and so long a prompt.
+
+        Beyond the bound, a token at position p behind a prompt of n tokens is computed for the length
+        max(n, p + 1). So prompts up to the bound agree in every token, those generated beyond it
+        included; a longer one agrees with those of its own length, and with no other in any token.
+        """
+        bound = num_prompt_tokens > self.length_bound
+        return PrefixKeys(root_key(cache_salt, num_prompt_tokens if bound else 0))
 
     def fit(self, sequence: Sequence) -> Fit:
         """Where the tokens of a waiting sequence would go."""

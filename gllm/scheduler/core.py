@@ -81,7 +81,7 @@ class Scheduler:
         refused = refusal(request, self.limits, self.max_model_len, self.cache, self.waiting)
         if refused is not None:
             return Rejected(request.request_id, *refused)
-        sequences = sequences_of(frontend, request, self.max_model_len, self._num_arrivals, now)
+        sequences = sequences_of(frontend, request, self.max_model_len, self.cache, self._num_arrivals, now)
         self._num_arrivals += len(sequences)
         self._requests[key] = sequences
         for sequence in sequences:
@@ -217,7 +217,9 @@ class Scheduler:
     def worker_ready(self, worker: WorkerReady) -> None:
         """A worker with empty pages and slots serves from now on."""
         self._epoch = worker.epoch
-        self.cache = KvCache(worker.num_pages, worker.page_size, self.limits.share_prefixes)
+        self.cache = KvCache(
+            worker.num_pages, worker.page_size, self.limits.share_prefixes, worker.length_bound
+        )
         self.max_model_len = worker.max_model_len
         self.vocab_size = worker.vocab_size
         self.num_slots = min(worker.num_slots, self.limits.max_num_seqs)
@@ -232,7 +234,7 @@ class Scheduler:
             self.waiting.add(sequence)
         self.running.clear()
         self._growth.num_allowed_tokens = 0
-        self.cache = KvCache(self.cache.pool.num_pages, self.cache.page_size, self.limits.share_prefixes)
+        self.cache = self.cache.emptied()
         self.num_slots = 0  # so that nothing is planned meanwhile
         self._free_slots.clear()
         self._released.clear()

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from gllm.protocol.messages import RejectCode, Sampling, Submit
 from gllm.protocol.wire import INT64_MAX
 from gllm.scheduler.cache import KvCache
-from gllm.scheduler.prefix import PrefixKeys
 from gllm.scheduler.sequence import Sequence, known_tokens
 from gllm.scheduler.waiting import Waiting
 
@@ -63,7 +62,7 @@ def refusal(
 
 
 def sequences_of(
-    frontend: bytes, request: Submit, max_model_len: int, first_arrival: int, now: float
+    frontend: bytes, request: Submit, max_model_len: int, cache: KvCache, first_arrival: int, now: float
 ) -> list[Sequence]:
     """One sequence for each output of `request`, each with random numbers of its own."""
     prompt = request.prompt
@@ -79,7 +78,7 @@ def sequences_of(
             stop_token_ids=frozenset(request.stop_token_ids),
             priority=request.priority,
             arrived_at=now,
-            prefix_keys=PrefixKeys(request.cache_salt),
+            prefix_keys=cache.prefix_keys(request.cache_salt, len(prompt)),
             tokens=known_tokens(prompt, request.generated[output] if request.generated else ()),
             is_constrained=request.is_constrained,
         )

@@ -30,6 +30,7 @@ def snapshot(core: Scheduler) -> CoreState:
         vocab_size=core.vocab_size,
         page_size=core.cache.page_size,
         num_pages=pool.num_pages,
+        length_bound=core.cache.length_bound,
         num_slots=core.num_slots,
         free_slots=column(core._free_slots),
         released=column(core._released),
@@ -75,6 +76,7 @@ def _core_of(state: CoreState) -> Scheduler:
         max_num_batched_tokens=state.limits.max_num_batched_tokens,
         max_model_len=state.max_model_len,
         vocab_size=state.vocab_size,
+        length_bound=state.length_bound,
     )
     core = Scheduler(state.limits, state.policy, worker)
     core._free_slots = list(state.free_slots)
@@ -129,12 +131,10 @@ def _sequence_state(sequence: Sequence) -> SequenceState:
 
 
 def _sequence_of(state: SequenceState) -> Sequence:
-    prefix_keys = PrefixKeys("")
-    prefix_keys._root = state.prefix_root
     return Sequence(
         **{name: getattr(state, name) for name in PLAIN_FIELDS},
         stop_token_ids=frozenset(state.stop_token_ids),
-        prefix_keys=prefix_keys,
+        prefix_keys=PrefixKeys(state.prefix_root),
         tokens=state.tokens[:],
         pages=list(state.pages),
         passed_over=list(state.passed_over),

@@ -118,6 +118,7 @@ class CoreState(Record):
     vocab_size: int = wire(Int(1))
     page_size: int = wire(Int(1))
     num_pages: int = wire(Int(1, MAX_PAGES))
+    length_bound: int = wire(Int(1))
     num_slots: int = wire(Int(0, MAX_SEQUENCES))
     free_slots: "Column[int]" = wire(Ints(MAX_SEQUENCES))  # a stack
     released: "Column[int]" = wire(Ints(MAX_PAGES))  # slots that the next plan tells the worker of

@@ -76,7 +76,14 @@ def compare(parts: Sequence[Part], changes: Mapping[str, object]) -> Comparison:
 
 
 def setting_of(state: CoreState) -> Setting:
-    return Setting(state.limits, state.policy, state.num_pages, state.page_size, state.max_model_len)
+    return Setting(
+        limits=state.limits,
+        policy=state.policy,
+        num_pages=state.num_pages,
+        page_size=state.page_size,
+        max_model_len=state.max_model_len,
+        length_bound=state.length_bound,
+    )
 
 
 def changed(setting: Setting, changes: Mapping[str, object]) -> Setting:

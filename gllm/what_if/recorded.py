@@ -137,7 +137,8 @@ def _case_there(sequences: Sequence[SequenceState], now: float) -> Case:
     first = sequences[0]
     num_prompt = first.num_prompt_tokens
     # Only the hash of the salt is known: whatever stands for it keeps apart what was apart.
-    salt = "" if first.prefix_root == root_key("") else first.prefix_root.hex()
+    unsalted = (root_key(""), root_key("", num_prompt))
+    salt = "" if first.prefix_root in unsalted else first.prefix_root.hex()
     request = Submit(
         request_id=first.request_id,
         prompt=first.tokens[:num_prompt],

@@ -37,6 +37,7 @@ class Setting:
     num_pages: int
     page_size: int
     max_model_len: int
+    length_bound: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Simulation:
             max_num_batched_tokens=setting.limits.max_num_batched_tokens,
             max_model_len=setting.max_model_len,
             vocab_size=VOCAB_SIZE,
+            length_bound=setting.length_bound,
         )
         self._core = Scheduler(setting.limits, setting.policy, worker)
         self._history = History(self._core, now)

@@ -35,6 +35,7 @@ class Batch:
     num_computed: Tensor  # int32 [num_rows], tokens before this chunk
     query_start: Tensor  # int32 [num_rows + 1], prefix sum of chunk lengths
     groups: Any  # what the attention backend made of the three tables above
+    rotary_lengths: Tensor | None  # int64 [num_tokens], where the rotary base follows the length
     sampling_tokens: Tensor  # int64 [num_sampling], indices into token_ids: each row's last
 
     page_writes: PageWrites | None  # for the device's copy of the page table, if it has one
@@ -52,9 +53,20 @@ class Batch:
         return len(self.sampling_slots)
 
 
-def build_batch(plan: StepPlan, slots: Ints, counts: Ints, tables: Slots, group_rows: GroupRows) -> Batch:
+def build_batch(
+    plan: StepPlan,
+    slots: Ints,
+    counts: Ints,
+    tables: Slots,
+    group_rows: GroupRows,
+    *,
+    with_rotary_lengths: bool = False,
+) -> Batch:
     """The batch of a plan whose rows have been checked (see `Slots.rows`). `group_rows` is the attention
-    backend's. Raises `PlanError` where its masks do not fit the rows."""
+    backend's. Raises `PlanError` where its masks do not fit the rows.
+
+    with_rotary_lengths: for models whose rotary base follows the length of the sequence.
+    """
     num_computed = tables.num_computed[slots]
     ends = num_computed + counts
     query_start = np.zeros(len(slots) + 1, np.int64)
@@ -87,6 +99,7 @@ def build_batch(plan: StepPlan, slots: Ints, counts: Ints, tables: Slots, group_
         num_computed=computed_tensor,
         query_start=start_tensor,
         groups=groups,
+        rotary_lengths=_rotary_lengths(token_slots, positions, tables) if with_rotary_lengths else None,
         sampling_tokens=torch.from_numpy(query_start[1:][sampling] - 1),
         page_writes=None if tables.device_pages is None else tables.take_page_writes(),
         sampling_slots=torch.from_numpy(sampling_slots),
@@ -98,6 +111,11 @@ def build_batch(plan: StepPlan, slots: Ints, counts: Ints, tables: Slots, group_
         sampled_position=torch.from_numpy(ends[sampling]),
         masks=masks_of(plan, sampling, tables.vocab_size),
     )
+
+
+def _rotary_lengths(token_slots: Ints, positions: Ints, tables: Slots) -> Tensor:
+    """The whole prompt's length for its tokens, for every other one the length that it brings."""
+    return torch.from_numpy(np.maximum(tables.num_prompt_tokens[token_slots], positions + 1))
 
 
 def _token_ids(slots: Ints, num_computed: Ints, query_start: Ints, tables: Slots) -> Tensor:

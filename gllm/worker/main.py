@@ -17,7 +17,7 @@ from gllm.checkpoint import CheckpointError
 from gllm.process import PLANS, RESULTS, Child, StartError, run_child
 from gllm.protocol.channel import Channel, hello
 from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
-from gllm.protocol.wire import ProtocolError, column
+from gllm.protocol.wire import INT32_MAX, ProtocolError, column
 from gllm.timeline import drawn
 from gllm.worker.timed import WorkerLane
 from gllm.worker.under_way import Launched, UnderWay
@@ -110,6 +110,7 @@ def _ready(epoch: int, runner: "ModelRunner") -> WorkerReady:
         max_num_batched_tokens=runner.max_num_batched_tokens,
         max_model_len=slots.max_model_len,
         vocab_size=slots.vocab_size,
+        length_bound=runner.model.facts.rotary.length_bound or INT32_MAX,
     )
 
 

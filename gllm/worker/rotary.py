@@ -2,10 +2,12 @@
 
 Knows nothing of families, of config.json or of how heads are rotated.
 
-Dynamic NTK scaling has no class here. It turns with another base at every length beyond the original
-one, so that a cached key, rotated when its sequence was shorter, no longer fits the queries that come;
-what a token sees would depend on how its prompt was cut into chunks. Up to the original length it
-changes nothing at all, and so far it is served (see `models/reading.py`).
+Every scaling but one turns all sequences alike. Dynamic NTK scaling has another base at every length
+beyond the original one, and cached keys keep the rotation they were written with. A library that runs
+a prompt in one pass rotates it with the base for its whole length, and every token that follows with
+the base for the length it brings; a token at position p behind a prompt of n tokens is therefore
+rotated for max(n, p + 1). That is a function of the two alone: chunks, preemptions and the company of
+other sequences do not change it.
 """
 
 import math
@@ -100,6 +102,32 @@ class YarnScaling:
 
 
 @dataclass(frozen=True, slots=True)
+class DynamicScaling:
+    """Up to `original_max_len` nothing is scaled; beyond it, the base grows with the length.
+
+    Source: NTK-aware scaling with the length of the sequence (bloc97 and emozilla 2023), as
+    transformers computes it (`_compute_dynamic_ntk_parameters`), in float32.
+    """
+
+    factor: float
+    original_max_len: int
+    magnitude: float = 1.0
+
+    def __call__(self, inv_freq: Tensor, theta: float) -> Tensor:
+        """Those up to the original length."""
+        del theta
+        return inv_freq
+
+    def at_lengths(self, lengths: Tensor, inv_freq: Tensor, theta: float) -> Tensor:
+        """float32 [num_tokens, num_pairs] for the sequence lengths, int64 [num_tokens]."""
+        dim = 2 * len(inv_freq)
+        stretch = self.factor * lengths[:, None] / self.original_max_len - (self.factor - 1)
+        exponents = torch.arange(0, dim, 2, device=lengths.device).float() / dim
+        scaled = 1.0 / (theta * stretch ** (dim / (dim - 2))) ** exponents
+        return torch.where(lengths[:, None] > self.original_max_len, scaled, inv_freq)
+
+
+@dataclass(frozen=True, slots=True)
 class Rotary:
     """Rotary position embedding: pair i of a head's first `dim` dimensions turns by
     position * theta ** (-2i / dim), scaled; `interleaved` pairs are (2i, 2i + 1), others (i, i + dim / 2)."""
@@ -118,9 +146,26 @@ class Rotary:
     def magnitude(self) -> float:
         return 1.0 if self.scaling is None else self.scaling.magnitude
 
+    @property
+    def length_bound(self) -> int | None:
+        """The length in tokens beyond which rotations depend on the length, too; None if they never do."""
+        return self.scaling.original_max_len if isinstance(self.scaling, DynamicScaling) else None
+
+    def inverse_frequencies_at(self, lengths: Tensor, inv_freq: Tensor) -> Tensor:
+        """float32 [num_tokens, dim / 2] of tokens that are rotated for these lengths, int64 [num_tokens].
+
+        inv_freq: what `inverse_frequencies` says, on the device of `lengths`.
+        """
+        if not isinstance(self.scaling, DynamicScaling):
+            return inv_freq.expand(len(lengths), -1)
+        return self.scaling.at_lengths(lengths, inv_freq, self.theta)
+
 
 def angles(positions: Tensor, inv_freq: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
-    """cos and sin times `magnitude`, float32 [num_tokens, dim / 2], of int64 positions [num_tokens]."""
+    """cos and sin times `magnitude`, float32 [num_tokens, dim / 2], of int64 positions [num_tokens].
+
+    inv_freq: [dim / 2], or [num_tokens, dim / 2] where tokens turn differently.
+    """
     turned = positions[:, None].float() * inv_freq
     cos, sin = turned.cos(), turned.sin()
     return (cos, sin) if magnitude == 1 else (cos.mul_(magnitude), sin.mul_(magnitude))

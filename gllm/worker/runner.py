@@ -71,7 +71,14 @@ class ModelRunner:
             raise PlanError(
                 f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
             )
-        batch = build_batch(plan, slots, counts, self.slots, self._group_rows)
+        batch = build_batch(
+            plan,
+            slots,
+            counts,
+            self.slots,
+            self._group_rows,
+            with_rotary_lengths=self.model.facts.rotary.length_bound is not None,
+        )
         self.slots.advance(slots, counts)
         batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
         return batch, self.model(batch, self.pages)

@@ -29,9 +29,9 @@ LLAMA3_SCALING = {
 }
 COMMON: dict[str, Any] = {"max_position_embeddings": 256, "attn_implementation": "eager"}
 
-# The prompts reach 154 tokens, past the original length of each scaling (but dynamic's, see there).
+# Sequences reach 154 tokens, past the original length of each scaling.
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
-DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
 YARN = {
     "rope_type": "yarn",
     "rope_theta": 10000.0,
@@ -75,7 +75,8 @@ SHAPES: dict[str, Any] = {
     ),
     "llama-dynamic": LlamaConfig(
         vocab_size=107, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=128, rope_parameters=DYNAMIC, **COMMON,
+        num_key_value_heads=1, head_dim=128, rope_parameters=DYNAMIC,
+        **COMMON | {"max_position_embeddings": 64},
     ),
     "llama-yarn": LlamaConfig(
         vocab_size=109, hidden_size=64, intermediate_size=88, num_hidden_layers=2, num_attention_heads=4,
@@ -137,9 +138,15 @@ def write(model: PreTrainedModel, path: Path, dtype: torch.dtype = torch.float32
     return path
 
 
+def forget(model: PreTrainedModel) -> None:
+    """A dynamic rotary base stays that of the longest sequence so far, until a short one comes."""
+    model(torch.tensor([[0]]))
+
+
 @torch.no_grad()
 def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> list[int]:
     """What transformers' own `generate` says."""
+    forget(model)
     ids = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
@@ -154,4 +161,5 @@ def greedy(model: PreTrainedModel, prompt: list[int], num_tokens: int) -> list[i
 @torch.no_grad()
 def next_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     """float32 [vocab] behind `tokens`."""
+    forget(model)
     return model(torch.tensor([tokens])).logits[0, -1]

@@ -48,3 +48,33 @@ def test_a_scaling_turns_as_in_transformers(name: str) -> None:
         rotary = read_rotary({"rope_parameters": block, "max_position_embeddings": 32768}, head_dim)
         torch.testing.assert_close(rotary.inverse_frequencies(), inv_freq, atol=0, rtol=1e-6)
         assert rotary.magnitude == pytest.approx(magnitude, rel=1e-12)
+
+
+def test_a_dynamic_base_follows_the_length_as_in_transformers() -> None:
+    seed = 4
+    print("seed", seed)
+    draw = random.Random(seed)
+    for _ in range(20):
+        original = draw.choice([64, 2048, 32768])
+        block = {"rope_type": "dynamic", "factor": draw.choice([1.0, 2.0, 3.7, 8.0]), "rope_theta": 1e4}
+        head_dim, share = draw.choice([64, 80, 128]), draw.choice([1.0, 0.5])
+        config = LlamaConfig(
+            hidden_size=2 * head_dim, num_attention_heads=2, head_dim=head_dim,
+            max_position_embeddings=original,
+            rope_parameters=block | {"partial_rotary_factor": share},
+        )  # fmt: skip
+        facts = {"rope_parameters": block, "max_position_embeddings": original}
+        rotary = read_rotary(facts | {"partial_rotary_factor": share}, head_dim)
+        assert rotary.length_bound == original
+        lengths = [
+            1,
+            original - 1,
+            original,
+            original + 1,
+            *(draw.randint(1, 9 * original) for _ in range(9)),
+        ]
+        found = rotary.inverse_frequencies_at(torch.tensor(lengths), rotary.inverse_frequencies())
+        for length, inv_freq in zip(lengths, found, strict=True):
+            expected, _ = ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), torch.tensor(length))
+            torch.testing.assert_close(inv_freq, expected, atol=0, rtol=1e-6)
+            assert torch.equal(inv_freq, rotary.inverse_frequencies()) == (length <= original)

@@ -9,7 +9,7 @@ from hand_made import GREEDY, generate, runner_of
 from oracle import BASIC, SHAPES, greedy, random_model, write
 
 from gllm.protocol.messages import Sampling, StepPlan, StepResult, Submit, WorkerReady
-from gllm.protocol.wire import column
+from gllm.protocol.wire import INT32_MAX, column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Fcfs
@@ -44,7 +44,7 @@ def serve(runner: ModelRunner, core: Scheduler, requests: list[Submit], depth: i
 
 
 @pytest.mark.parametrize(("depth", "page_size"), [(1, 4), (2, 16)])
-@pytest.mark.parametrize("name", BASIC)
+@pytest.mark.parametrize("name", [*BASIC, "llama-dynamic"])
 def test_16_requests_in_few_pages_get_the_ids_of_transformers(
     name: str, depth: int, page_size: int, tmp_path: Path
 ) -> None:
@@ -53,13 +53,17 @@ def test_16_requests_in_few_pages_get_the_ids_of_transformers(
     draw = random.Random(seed)
     model = random_model(name)
     vocab_size = SHAPES[name].vocab_size
-    prompts = [[draw.randrange(vocab_size) for _ in range(draw.randint(1, 90))] for _ in range(16)]
+    stem = [draw.randrange(vocab_size) for _ in range(40)]  # that half of them begin with
+    prompts = [
+        stem * (i % 2) + [draw.randrange(vocab_size) for _ in range(draw.randint(1, 90))] for i in range(16)
+    ]
     path = write(model, tmp_path)
     runner = runner_of(path, page_size=page_size, num_pages=320 // page_size)
     slots = runner.slots
     ready = WorkerReady(
-        EPOCH, slots.pool_pages, page_size, slots.num_slots, 23, slots.max_model_len, slots.vocab_size
-    )
+        EPOCH, slots.pool_pages, page_size, slots.num_slots, 23, slots.max_model_len, slots.vocab_size,
+        runner.model.facts.rotary.length_bound or INT32_MAX,
+    )  # fmt: skip
     core = Scheduler(
         Limits(16, 23, 100, 10_000, depth, share_prefixes=True), Fcfs(), ready
     )  # 16 decodes leave room for a chunk of 7
@@ -71,6 +75,7 @@ def test_16_requests_in_few_pages_get_the_ids_of_transformers(
     generated = serve(runner, core, requests, depth)
     print("preemptions", core.stats(0.0).num_preemptions)
     assert core.stats(0.0).num_preemptions > 0
+    assert core.stats(0.0).num_prefix_hit_tokens > 0
     alone = generate(runner_of(path), [prompts[3]], NUM_TOKENS, samplings=[sampled])[0].generated
     expected = {i: greedy(model, prompt, NUM_TOKENS) for i, prompt in enumerate(prompts)}
     assert generated == expected | {3: alone}

@@ -5,6 +5,7 @@ from by_hand import Engine, Make
 from fake_worker import FakeWorker
 
 from gllm.protocol.messages import WorkerReady
+from gllm.protocol.wire import INT32_MAX
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Fcfs, Policy
@@ -26,9 +27,17 @@ def make() -> Make:
         max_plans_in_flight: int = 2,
         share_prefixes: bool = True,
         max_model_len: int = 200,
+        length_bound: int = INT32_MAX,
     ) -> Engine:
         ready = WorkerReady(
-            1, num_pages, page_size, max_num_seqs, max_num_batched_tokens, max_model_len, VOCAB_SIZE
+            1,
+            num_pages,
+            page_size,
+            max_num_seqs,
+            max_num_batched_tokens,
+            max_model_len,
+            VOCAB_SIZE,
+            length_bound,
         )
         limits = Limits(
             max_num_seqs,

@@ -3,7 +3,9 @@
 What its "KV cache" holds for a position depends on every token up to it, as in a real model: a hash
 of the entry before, read through the page table, and of the token. The next token derives from the
 last entry. So a page given to two sequences, shared with a different prefix, read before it is
-written, or computed out of order yields another token than `expected_tokens`.
+written, or computed out of order yields another token than `expected_tokens`. With a `length_bound`,
+entries depend beyond it on the length that a token is computed for, as with dynamic rope; so does one
+shared page where that length is another.
 """
 
 import zlib
@@ -14,14 +16,15 @@ from fake_logprobs import made_up
 
 from gllm.protocol.logits import PromptLogprobs
 from gllm.protocol.messages import Sampling, StepPlan, StepResult, WorkerReady, mask_bytes
-from gllm.protocol.wire import column
+from gllm.protocol.wire import INT32_MAX, column
 
 START = 1
 POISON = 0xDEAD
 
 
-def entry_after(entry: int, token: int) -> int:
-    return zlib.crc32(token.to_bytes(4, "little"), entry)
+def entry_after(entry: int, token: int, length: int = 0) -> int:
+    """`length`: what the token is computed for, 0 where that changes nothing."""
+    return zlib.crc32(token.to_bytes(4, "little") + (length.to_bytes(4, "little") if length else b""), entry)
 
 
 def allowed_after(tokens: Sequence[int], vocab_size: int) -> list[int]:
@@ -38,20 +41,32 @@ def mask_after(tokens: Sequence[int], vocab_size: int) -> bytes:
     )
 
 
+def length_at(position: int, num_prompt_tokens: int, length_bound: int) -> int:
+    """The prompt is computed in one piece, for its whole length; every other token for what it brings."""
+    length = max(num_prompt_tokens, position + 1)
+    return length if length > length_bound else 0
+
+
 def expected_tokens(
-    prompt: list[int], max_tokens: int, stop: set[int], vocab_size: int, is_constrained: bool = False
+    prompt: list[int],
+    max_tokens: int,
+    stop: set[int],
+    vocab_size: int,
+    is_constrained: bool = False,
+    length_bound: int = INT32_MAX,
 ) -> list[int]:
     """What a sequence alone must generate."""
     entry = START
-    for token in prompt:
-        entry = entry_after(entry, token)
+    for position, token in enumerate(prompt):
+        entry = entry_after(entry, token, length_at(position, len(prompt), length_bound))
     generated: list[int] = []
     while len(generated) < max_tokens:
         allowed = allowed_after(prompt + generated, vocab_size) if is_constrained else range(vocab_size)
         generated.append(allowed[entry % len(allowed)])
         if generated[-1] in stop:
             break
-        entry = entry_after(entry, generated[-1])
+        position = len(prompt) + len(generated) - 1
+        entry = entry_after(entry, generated[-1], length_at(position, len(prompt), length_bound))
     return generated
 
 
@@ -131,7 +146,8 @@ class FakeWorker:
         for position in range(slot.num_computed, slot.num_computed + count):
             before = self._entry(slot, position - 1) if position else START
             page, offset = self._place(slot, position)
-            self.cache[page][offset] = entry_after(before, slot.tokens[position])
+            length = length_at(position, slot.num_prompt_tokens, self.ready.length_bound)
+            self.cache[page][offset] = entry_after(before, slot.tokens[position], length)
         slot.num_computed += count
         self.num_computed_tokens += count
 

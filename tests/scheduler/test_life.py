@@ -1,6 +1,7 @@
 """Random lives of the scheduler's core against a worker whose cache holds the tokens themselves."""
 
 from collections import deque
+from dataclasses import replace
 
 import hypothesis.strategies as st
 from fake_logprobs import read
@@ -19,7 +20,7 @@ from gllm.protocol.messages import (
     Tokens,
     WorkerReady,
 )
-from gllm.protocol.wire import column
+from gllm.protocol.wire import INT32_MAX, column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Fcfs, Policy, Priority, TokenThrottling
@@ -41,6 +42,7 @@ class Life(RuleBasedStateMachine):
         budget=st.integers(1, 12),
         policy=st.sampled_from([Fcfs(), Priority(), TokenThrottling(1, 8, 2, 0.1)]),
         share_prefixes=st.booleans(),
+        length_bound=st.sampled_from([1, 4, 7, 12, INT32_MAX]),
     )
     def begin(
         self,
@@ -51,10 +53,11 @@ class Life(RuleBasedStateMachine):
         budget: int,
         policy: Policy,
         share_prefixes: bool,
+        length_bound: int,
     ) -> None:
         self.depth = depth
         num_pages = -(-MAX_MODEL_LEN // page_size) + spare_pages
-        self.ready = WorkerReady(1, num_pages, page_size, 8, budget, MAX_MODEL_LEN, VOCAB_SIZE)
+        self.ready = WorkerReady(1, num_pages, page_size, 8, budget, MAX_MODEL_LEN, VOCAB_SIZE, length_bound)
         self.core = Scheduler(
             Limits(max_num_seqs, budget, MAX_QUEUED, MAX_QUEUED_TOKENS, depth, share_prefixes),
             policy,
@@ -105,7 +108,9 @@ class Life(RuleBasedStateMachine):
         logprobs: tuple[int, int],
     ) -> None:
         max_tokens = min(max_tokens, MAX_MODEL_LEN - len(prompt))
-        expected = expected_tokens(prompt, max_tokens, stop, VOCAB_SIZE, is_constrained)
+        expected = expected_tokens(
+            prompt, max_tokens, stop, VOCAB_SIZE, is_constrained, self.ready.length_bound
+        )
         generated = expected[: min(num_generated, len(expected) - 1)]
         request = Submit(
             self.next_id,
@@ -184,10 +189,7 @@ class Life(RuleBasedStateMachine):
         # A late answer of the dead worker comes after the new one is there.
         late = self.worker.step(self.plans[0]) if self.plans else None
         self.plans.clear()
-        self.ready = WorkerReady(
-            self.ready.epoch + 1, self.ready.num_pages, self.ready.page_size, 8,
-            self.ready.max_num_batched_tokens, MAX_MODEL_LEN, VOCAB_SIZE,
-        )  # fmt: skip
+        self.ready = replace(self.ready, epoch=self.ready.epoch + 1)
         self.worker = FakeWorker(self.ready)
         self.core.worker_ready(self.ready)
         if late is not None:

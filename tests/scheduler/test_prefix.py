@@ -63,6 +63,31 @@ def test_another_salt_shares_nothing(make: Make) -> None:
     assert engine.cached[same, 0] == 16  # type: ignore[index]
 
 
+def test_prompts_beyond_a_length_bound_share_with_their_own_length_alone(make: Make) -> None:
+    engine = make(length_bound=16)
+    for prompt in (PROMPT, [*PROMPT, 50], PROMPT[:16]):
+        first = engine.submit(prompt, 9)
+        engine.run()
+        again = engine.submit(prompt, 9)
+        engine.run()
+        expected = expected_tokens(prompt, 9, set(), 97, length_bound=16)
+        assert engine.got[first, 0] == engine.got[again, 0] == expected  # type: ignore[index]
+        assert engine.cached[first, 0] == 0  # type: ignore[index]
+        assert engine.cached[again, 0] == (len(prompt) - 1) // 4 * 4  # type: ignore[index]
+
+
+def test_a_next_turn_up_to_a_length_bound_finds_its_history_and_one_beyond_it_does_not(make: Make) -> None:
+    engine = make(length_bound=16)
+    first = engine.submit(PROMPT[:10], 20)
+    engine.run()
+    answer = engine.got[first, 0]  # type: ignore[index]
+    for turn, num_cached in ((PROMPT[:10] + answer[:4], 12), (PROMPT[:10] + answer[:9], 0)):
+        request = engine.submit(turn, 9)
+        engine.run()
+        assert engine.cached[request, 0] == num_cached  # type: ignore[index]
+        assert engine.got[request, 0] == expected_tokens(turn, 9, set(), 97, length_bound=16)  # type: ignore[index]
+
+
 def test_a_page_with_equal_tokens_behind_another_beginning_is_another_page(make: Make) -> None:
     engine = make()
     engine.submit([1, 1, 1, 1, 7, 7, 7, 7, 5], 2)

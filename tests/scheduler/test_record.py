@@ -56,7 +56,7 @@ def test_parts_are_bounded_and_each_can_be_replayed_by_itself(file: Path) -> Non
     assert [path.name for path in files] == ["run.glr", "run.glr.1", "run.glr.2"]
     numbers = []
     for path in files:
-        assert path.stat().st_size < 14_000
+        assert path.stat().st_size < 15_000
         begin, _ = events_of(path)
         numbers.append(begin.part)
         run = Replay([Part.open(path)])

@@ -223,7 +223,7 @@ def test_the_state_knows_every_field_of_the_core() -> None:
         "_growth", "_deadlines", "_requests", "_num_arrivals", "_num_turns", "_epoch", "cache",
         "max_model_len", "vocab_size", "num_slots", "_free_slots", "_released",
     }  # fmt: skip
-    assert vars(core.cache).keys() == {"pool", "page_size", "share_prefixes"}
+    assert vars(core.cache).keys() == {"pool", "page_size", "share_prefixes", "length_bound"}
     assert vars(core.cache.pool).keys() == {
         "num_pages",
         "_holders",

@@ -175,7 +175,7 @@ def test_layers_without_experts_and_too_few_experts_are_refused(tmp_path: Path) 
     ("scaling", "length"),
     [
         ({"type": "linear", "factor": 2.0}, 16384),
-        ({"type": "dynamic", "factor": 2.0}, 8192),
+        ({"type": "dynamic", "factor": 2.0}, 16384),
         ({"type": "yarn", "factor": 4.0}, 32768),
         ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
     ],
@@ -186,6 +186,20 @@ def test_a_scaling_says_how_long_a_sequence_may_be(
     checkpoint = opened(tmp_path, LLAMA3 | {"rope_scaling": scaling})
     read_architecture(checkpoint)
     assert checkpoint.max_model_len == length
+
+
+def test_only_dynamic_rope_depends_on_the_length(tmp_path: Path) -> None:
+    for scaling, bound in (
+        ({"type": "dynamic", "factor": 2.0}, 8192),
+        ({"type": "linear", "factor": 2.0}, None),
+    ):
+        facts = read_architecture(opened(tmp_path, LLAMA3 | {"rope_scaling": scaling}))
+        assert facts.rotary.length_bound == bound
+
+
+def test_dynamic_rope_of_one_pair_is_refused(tmp_path: Path) -> None:
+    scaling = {"type": "dynamic", "factor": 2.0}
+    refused(tmp_path, LLAMA3 | {"rope_scaling": scaling, "partial_rotary_factor": 2 / 128}, "dynamic rope")
 
 
 @pytest.mark.parametrize("kind", ["linear", "dynamic", "yarn", "llama3"])

@@ -53,7 +53,7 @@ class Decoder:
         """
         rms_norm, add_rms_norm = self.operators.rms_norm, self.operators.add_rms_norm
         eps = self.facts.norm_eps
-        cos_sin = angles(batch.positions, self.inv_freq, self.facts.rotary.magnitude)
+        cos_sin = self._angles(batch)
         residual = self.embed(batch.token_ids)
         x = rms_norm(residual, self.layers[0].attention_norm, eps)
         for n, layer in enumerate(self.layers):
@@ -69,6 +69,13 @@ class Decoder:
         # Only the last token of a row that reached its end is read out: a chunk's others need no logits.
         x, residual = x[batch.sampling_tokens], residual[batch.sampling_tokens]
         return self.lm_head(add_rms_norm(x, residual, self.norm, eps)[0]).float()
+
+    def _angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """cos and sin of the batch's tokens, float32 [num_tokens, rotated dims / 2]."""
+        rotary, inv_freq = self.facts.rotary, self.inv_freq
+        if batch.rotary_lengths is not None:
+            inv_freq = rotary.inverse_frequencies_at(batch.rotary_lengths, inv_freq)
+        return angles(batch.positions, inv_freq, rotary.magnitude)
 
     def _attend(
         self,

@@ -6,7 +6,7 @@ Raises `CheckpointError` for what this version would compute wrongly. Knows no f
 from typing import Any
 
 from gllm.checkpoint import CheckpointError, read_float, read_int, rope_block
-from gllm.worker.rotary import LinearScaling, Llama3Scaling, Rotary, Scaling, YarnScaling
+from gllm.worker.rotary import DynamicScaling, LinearScaling, Llama3Scaling, Rotary, Scaling, YarnScaling
 
 Config = dict[str, Any]
 
@@ -56,7 +56,10 @@ def read_rotary(config: Config, head_dim: int, *, interleaved: bool = False) -> 
             f"config.json: the rope scaling type is {kind!r:.80}, but only {known} are known: give a "
             f"checkpoint without it, or remove it to serve the original length"
         )
-    return Rotary(rotary_dim(head_dim, factor), theta, SCALINGS[kind](block, config), interleaved)
+    dim = rotary_dim(head_dim, factor)
+    if kind == "dynamic" and dim == 2:
+        raise CheckpointError("config.json: dynamic rope has no base for heads of which 2 dimensions rotate")
+    return Rotary(dim, theta, SCALINGS[kind](block, config), interleaved)
 
 
 def rotary_dim(head_dim: int, factor: float) -> int:
@@ -127,11 +130,9 @@ def original_max_len(block: Config, config: Config) -> int:
     return read_int(block, "original_max_position_embeddings", default=given)
 
 
-def _dynamic(block: Config, config: Config) -> Scaling | None:
-    """Nothing to scale up to max_position_embeddings, which is as far as it is served."""
-    del config
-    read_float(block, "factor")
-    return None
+def _dynamic(block: Config, config: Config) -> Scaling:
+    # As transformers: the original length is max_position_embeddings, whatever else the block says.
+    return DynamicScaling(read_float(block, "factor"), read_int(config, "max_position_embeddings"))
 
 
 def _default(block: Config, config: Config) -> Scaling | None:
