@@ -18,9 +18,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "checkpoint": (set(), {"torch", "safetensors", "transformers"}),
     "process": ({"config", "protocol"}, {"torch"}),
     "timeline": (set(), {"torch", "numpy", "zmq"}),
-    "scheduler": ({"scheduler", "protocol", "config", "process", "timeline"}, {"torch", "numpy"}),
+    "meters": ({"protocol"}, {"torch", "zmq", "prometheus_client"}),
+    "scheduler": ({"scheduler", "protocol", "config", "process", "timeline", "meters"}, {"torch", "numpy"}),
     "frontend": (
-        {"frontend", "protocol", "config", "process", "checkpoint", "timeline"},
+        {"frontend", "protocol", "config", "process", "checkpoint", "timeline", "meters"},
         {"torch", "transformers", "numpy"},
     ),
     "worker": (

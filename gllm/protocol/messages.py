@@ -3,8 +3,9 @@
 | message | way |
 |---|---|
 | `Hello` | first on every connection |
-| `Submit`, `Mask`, `Cancel`, `StatsRequest` | frontend -> scheduler |
-| `SchedulerReady`, `Tokens`, `Rejected`, `Stats` | scheduler -> frontend |
+| `Submit`, `Mask`, `Cancel`, `StatsRequest`, `Report` | frontend -> scheduler |
+| `ListRequests`, `ResetPrefixCache` | frontend -> scheduler |
+| `SchedulerReady`, `Tokens`, `Rejected`, `Stats`, `RequestList`, `PrefixCacheReset` | scheduler -> frontend |
 | `StepPlan` (with its `Admit`s) | scheduler -> worker |
 | `WorkerReady`, `StepResult`, `WorkerFailed` | worker -> scheduler |
 | `Ready`, `Failed`, `Drained` | child -> launcher |
@@ -48,6 +49,10 @@ MAX_STOP_IDS = 1024
 MAX_SENTENCE = 4096
 MAX_VOCABULARY = 1 << 20  # tokens that a mask can speak of
 MAX_SALT = 256
+MAX_NAME = 128  # characters of what a request is called
+MAX_LABEL = 256
+MAX_SERIES = 1 << 14
+MAX_LISTED = 1 << 12
 
 
 class Role(StrEnum):
@@ -176,6 +181,7 @@ class Submit(Message):
     timeout_s: float = wire(Float(0.0, 1e9))  # to be begun within; 0: no deadline
     cache_salt: str = wire(Text(MAX_SALT))  # only requests with the same one share cached pages
     is_constrained: bool = wire(Flag(), default_factory=bool)  # a `Mask` follows for every token
+    name: str = wire(Text(MAX_NAME), default_factory=str)  # what people call it: the client's X-Request-Id
 
     def check(self) -> None:
         if not self.prompt:
@@ -278,9 +284,23 @@ class Rejected(Message):
     sentence: str = wire(Text(MAX_SENTENCE))
 
 
+@record
+class Series(Record):
+    """One count, or one distribution, that only grows (`gllm.meters`). counts: of a distribution's
+    buckets, none of a plain count. total: the count itself, or the sum of the distribution's values."""
+
+    name: str = wire(Text(64))
+    labels: list[str] = wire(Many(Text(MAX_LABEL), 8))
+    counts: list[int] = wire(Many(Int(0, INT64_MAX), 64))
+    total: float = wire(Float(0.0, 1e300))
+
+
 @message(16)
 class Stats(Message):
-    """The scheduler's state now. `oldest_step_s` is the age of the oldest plan without a result."""
+    """The scheduler's state now. `oldest_step_s` is the age of the oldest plan without a result.
+
+    series: what was counted in all processes; empty where nobody counts, as in a replay.
+    """
 
     num_running: int = wire(Int())
     num_waiting: int = wire(Int())
@@ -299,6 +319,70 @@ class Stats(Message):
     num_prefix_hit_tokens: int = wire(Int(0, INT64_MAX))  # ... and those of them found in the cache
     passed_over: list[int] = wire(Many(Int(0, INT64_MAX), len(PassedOver)))  # sequence-steps, by `PassedOver`
     oldest_step_s: float = wire(Float(0.0, 1e12))
+    series: list[Series] = wire(Many(Nested(Series), MAX_SERIES), default_factory=list)
+
+
+@message(40)
+class Report(Message):
+    """All that this frontend has counted since it started; the next one replaces it."""
+
+    series: list[Series] = wire(Many(Nested(Series), MAX_SERIES))
+
+
+@message(41)
+class ListRequests(Message):
+    """Asks for one `RequestList` with the same `question`. name: only requests that are called so."""
+
+    question: int = wire(Int())
+    name: str = wire(Text(MAX_NAME))
+    most: int = wire(Int(1, MAX_LISTED))
+
+
+@record
+class RequestState(Record):
+    """One sequence, running or waiting. Times are seconds so far; `queue_s` ends with the first step."""
+
+    name: str = wire(Text(MAX_NAME))
+    output: int = wire(Int())
+    is_running: bool = wire(Flag())
+    num_prompt_tokens: int = wire(Int())
+    num_computed_tokens: int = wire(Int())  # whose keys and values are in the cache for it
+    num_generated_tokens: int = wire(Int())
+    max_tokens: int = wire(Int())
+    num_cached_tokens: int = wire(Int())
+    num_preemptions: int = wire(Int())
+    num_pages: int = wire(Int())
+    num_ahead: int = wire(Int())  # of those that wait, the number before it
+    priority: int = wire(Int(-INT32_MAX, INT32_MAX))
+    age_s: float = wire(Float(0.0, 1e12))
+    queue_s: float = wire(Float(0.0, 1e12))
+    prefill_s: float = wire(Float(0.0, 1e12))
+    passed_over: list[int] = wire(Many(Int(0, INT64_MAX), len(PassedOver)))  # steps, while first in line
+
+
+@message(42)
+class RequestList(Message):
+    """The oldest running sequences, then those that wait in their order, up to the wanted number."""
+
+    question: int = wire(Int())
+    num_running: int = wire(Int())
+    num_waiting: int = wire(Int())
+    requests: list[RequestState] = wire(Many(Nested(RequestState), MAX_LISTED))
+
+
+@message(43)
+class ResetPrefixCache(Message):
+    """Forget what every page contains. Answered by one `PrefixCacheReset` with the same `question`."""
+
+    question: int = wire(Int())
+
+
+@message(44)
+class PrefixCacheReset(Message):
+    """num_pages: how many could have been found before."""
+
+    question: int = wire(Int())
+    num_pages: int = wire(Int())
 
 
 # ---- scheduler and worker ---------------------------------------------------------------------

@@ -129,6 +129,10 @@ class Scheduler:
             expired.append((frontend, Rejected(request_id, RejectCode.TIMEOUT, sentence)))
         return expired
 
+    def reset_prefix_cache(self) -> int:
+        """Let nobody find what the pages hold now; how many pages could be found before."""
+        return self.cache.pool.forget_all()
+
     # ---- the two clocks ------------------------------------------------------------------------
 
     def plan(self, now: float) -> StepPlan | None:

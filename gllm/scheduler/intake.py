@@ -81,6 +81,7 @@ def sequences_of(
             prefix_keys=cache.prefix_keys(request.cache_salt, len(prompt)),
             tokens=known_tokens(prompt, request.generated[output] if request.generated else ()),
             is_constrained=request.is_constrained,
+            name=request.name,
         )
         for output in range(request.n)
     ]

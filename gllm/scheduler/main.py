@@ -13,8 +13,12 @@ from gllm.protocol.channel import Channel, PeerGone, Server
 from gllm.protocol.messages import (
     Cancel,
     Hello,
+    ListRequests,
     Mask,
     Message,
+    PrefixCacheReset,
+    Report,
+    ResetPrefixCache,
     Role,
     SchedulerReady,
     StatsRequest,
@@ -28,8 +32,11 @@ from gllm.protocol.messages import (
 from gllm.protocol.wire import ProtocolError
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
+from gllm.scheduler.listing import listed
 from gllm.scheduler.policy import policy_of
 from gllm.scheduler.record import recorded
+from gllm.scheduler.reports import Reports
+from gllm.scheduler.step_meters import StepMeters
 from gllm.timeline import drawn
 
 log = logging.getLogger("gllm")
@@ -55,6 +62,8 @@ class SchedulerProcess:
         self.frontends = Server(child.context, child.address(FRONTENDS))
         self.plans = Channel.bind(child.context, zmq.PUSH, child.address(PLANS))
         self.results = Channel.bind(child.context, zmq.PULL, child.address(RESULTS))
+        self.meters = StepMeters()
+        self.reports = Reports()
         self.poller = zmq.Poller()
         for socket in (child.control.socket, self.frontends.socket, self.results.socket):
             self.poller.register(socket, zmq.POLLIN)
@@ -64,7 +73,7 @@ class SchedulerProcess:
         worker = self._wait_for_worker()
         if worker is None:
             return
-        core = Scheduler(self.limits, policy_of(self.child.config.scheduler), worker)
+        core = self.scheduler = Scheduler(self.limits, policy_of(self.child.config.scheduler), worker)
         self.frontend_ready = SchedulerReady(
             worker.max_model_len, worker.num_pages, worker.page_size, worker.vocab_size
         )
@@ -127,7 +136,15 @@ class SchedulerProcess:
             case Cancel():
                 self.core.cancel(frontend, message.request_ids)
             case StatsRequest():
-                self._answer(frontend, self.core.stats(time.monotonic()))
+                stats = self.core.stats(time.monotonic())
+                stats.series = self.reports.with_own(self.meters.series())
+                self._answer(frontend, stats)
+            case Report():
+                self.reports.take(frontend, message)
+            case ListRequests():
+                self._answer(frontend, listed(self.scheduler, message, time.monotonic()))
+            case ResetPrefixCache():
+                self._answer(frontend, PrefixCacheReset(message.question, self.core.reset_prefix_cache()))
             case _:
                 log.error("a frontend sent a %s, which is not its to send", type(message).__name__)
 
@@ -140,8 +157,11 @@ class SchedulerProcess:
                 self._commit(message)
 
     def _commit(self, result: StepResult) -> None:
+        came_ns = time.monotonic_ns()
         for frontend, tokens in self.core.commit(result, time.monotonic()).items():
             self._answer(frontend, tokens)
+        is_over = not (self.scheduler.running or self.scheduler.waiting)
+        self.meters.committed(result, came_ns, time.monotonic_ns(), is_over)
 
     def _expire(self) -> None:
         """Tell those whose deadline passed; who waits, waits beside running steps that wake this loop."""
@@ -156,15 +176,18 @@ class SchedulerProcess:
 
     def _plan(self) -> StepPlan | None:
         """The next plan, on its way to the worker; None if there is nothing to do, or no worker."""
+        began_ns = time.monotonic_ns()
         plan = self.core.plan(time.monotonic())
         if plan is None:
             return None
         try:
             self.plans.send(plan)
+            self.meters.planned(plan, began_ns, time.monotonic_ns())
         except PeerGone:
             # The launcher sees that, too, and decides; the sequences keep their tokens here.
             log.error("the worker is gone: its running sequences wait again")
             self.core.worker_lost()
+            self.meters.worker_lost()
             return None
         return plan
 
@@ -173,6 +196,7 @@ class SchedulerProcess:
             self.frontends.send(frontend, message)
         except PeerGone:
             self.core.frontend_lost(frontend)
+            self.reports.frontend_lost(frontend)
 
 
 def main() -> None:

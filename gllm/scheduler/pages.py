@@ -81,6 +81,15 @@ class PagePool:
             self._page_of[key] = page
             self._key_of[page] = key
 
+    def forget_all(self) -> int:
+        """Let no page be found any more, whoever holds it; how many could be."""
+        num_named = len(self._key_of)
+        self._free += self._cached
+        self._cached.clear()
+        self._key_of.clear()
+        self._page_of.clear()
+        return num_named
+
     def _forget_oldest(self) -> int:
         page, _ = self._cached.popitem(last=False)
         del self._page_of[self._key_of.pop(page)]

@@ -33,6 +33,7 @@ from gllm.scheduler.journal import Journal
 from gllm.scheduler.recording import (
     FORMAT_VERSION,
     Begin,
+    CacheReset,
     Cancelled,
     Committed,
     End,
@@ -93,6 +94,10 @@ class Recorder:
         if expired:  # the process asks again and again: only what changes something is noted
             self._write(Expired(now))
         return expired
+
+    def reset_prefix_cache(self) -> int:
+        self._note(CacheReset(self._clock()))
+        return self.core.reset_prefix_cache()
 
     def plan(self, now: float) -> StepPlan | None:
         if not self.core.running and not self.core.waiting:

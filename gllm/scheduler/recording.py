@@ -71,6 +71,8 @@ def event(tag: int) -> Callable[[type[E]], type[E]]:
     def register(cls: type[E]) -> type[E]:
         made = record(cls)
         made.TAG = tag
+        if tag in BY_TAG:
+            raise TypeError(f"{cls.__name__} and {BY_TAG[tag].__name__} share the tag {tag}")
         BY_TAG[tag] = made
         return made
 
@@ -160,6 +162,13 @@ class End(Event):
     """The recording was ended: in order if `sentence` is empty, else by that error."""
 
     sentence: str = wire(Text(4096))
+
+
+@event(12)
+class CacheReset(Event):
+    """The prefix cache was emptied."""
+
+    now: float = wire(SECONDS)
 
 
 def frame(event: Event) -> bytes:

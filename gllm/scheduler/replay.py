@@ -10,6 +10,7 @@ from gllm.protocol.messages import MAX_PAGES, PassedOver, Rejected, StepPlan, To
 from gllm.protocol.wire import ProtocolError
 from gllm.scheduler.recording import (
     Begin,
+    CacheReset,
     Cancelled,
     Committed,
     End,
@@ -113,6 +114,8 @@ class Replay:
                 self.core.frontend_lost(frontend)
             case Expired(now):
                 return self.core.expire(now)
+            case CacheReset():
+                self.core.reset_prefix_cache()
             case WorkerLost():
                 self.core.worker_lost()
             case WorkerCame(_, worker):

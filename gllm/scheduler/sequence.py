@@ -45,6 +45,7 @@ class Sequence:
     began_at: float | None = None
     first_token_at: float | None = None
     passed_over: list[int] = field(default_factory=lambda: [0] * len(PassedOver))  # while first in the queue
+    name: str = ""  # of the request, for people
 
     @property
     def num_tokens_left(self) -> int:

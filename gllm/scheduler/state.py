@@ -14,6 +14,7 @@ from gllm.protocol.messages import (
     PassedOver,
     Sampling,
 )
+from gllm.protocol.messages import MAX_NAME as MAX_REQUEST_NAME
 from gllm.protocol.wire import (
     INT32_MAX,
     INT64_MAX,
@@ -28,6 +29,7 @@ from gllm.protocol.wire import (
     Nested,
     ProtocolError,
     Record,
+    Text,
     record,
     wire,
 )
@@ -73,6 +75,7 @@ class SequenceState(Record):
     began_at: float | None = wire(Maybe(SECONDS))
     first_token_at: float | None = wire(Maybe(SECONDS))
     passed_over: list[int] = wire(Many(COUNT, len(PassedOver)))
+    name: str = wire(Text(MAX_REQUEST_NAME))
 
 
 # Those that a sequence and its state have alike: numbers and values that nobody changes.

@@ -36,13 +36,24 @@ class Engine:
         priority: int = 0,
         timeout_s: float = 0.0,
         salt: str = "",
+        name: str = "",
     ) -> Rejected | int:
         """The request's id, or why it was refused."""
         request_id = self.num_submitted
         self.num_submitted += 1
         sampling = Sampling(0.0, 0, 1.0, 0)
         request = Submit(
-            request_id, column(prompt), [], sampling, max_tokens, column(), n, priority, timeout_s, salt
+            request_id,
+            column(prompt),
+            [],
+            sampling,
+            max_tokens,
+            column(),
+            n,
+            priority,
+            timeout_s,
+            salt,
+            name=name,
         )
         return self.core.submit(FRONTEND, request, self.now) or request_id
 

@@ -73,6 +73,8 @@ class VirtualRun:
             self.plan()
             if self.rng.random() < self.loss_share:
                 self.lose_worker()
+            if self.loss_share and self.rng.random() < self.loss_share:
+                self.core.reset_prefix_cache()
             moments = [*list(arrivals)[:1], *[result.end_ns for result in list(self.results)[:1]]]
             self.now_ns = max(self.now_ns, min(moments, default=0))
 

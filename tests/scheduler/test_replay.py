@@ -15,6 +15,7 @@ from gllm.scheduler.policy import Priority, TokenThrottling
 from gllm.scheduler.recording import (
     FORMAT_VERSION,
     MAGIC,
+    CacheReset,
     Cancelled,
     Committed,
     End,
@@ -42,6 +43,12 @@ def replayed(file: Path) -> Replay:
     run = Replay(open_recording(file))
     run.run()
     return run
+
+
+def test_an_emptied_prefix_cache_is_part_of_the_recording(file: Path) -> None:
+    record_run(file, 80, cancel_share=0.2, loss_share=0.02)
+    assert places(events_of(file)[1], CacheReset)
+    assert replayed(file).num_plans > 80
 
 
 def plan_in(event: Event) -> StepPlan:

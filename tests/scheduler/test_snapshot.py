@@ -102,6 +102,9 @@ class Twins:
         self.core.worker_lost()
         self.copy.worker_lost()
 
+    def reset_prefix_cache(self) -> int:
+        return self._same(self.core.reset_prefix_cache(), self.copy.reset_prefix_cache())
+
     def check(self) -> None:
         self.core.check()
         self.copy.check()
