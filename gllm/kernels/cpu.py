@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
 from gllm.kernels.reference import GREEDY_BELOW, MASK32, PHILOX_KEY_STEPS, PHILOX_MULTIPLIERS, PHILOX_ROUNDS
+
+__all__ = ["add_to_logits", "apply_masks", "ban_words", "logprobs", "penalize"]  # of this backend, too
 
 GATHER_TOKENS = 1024  # tokens gathered at once: what fits the cache is read back from it
 QUERY_BLOCK = 256  # queries of a chunk that attend at once: bounds the mask
@@ -238,31 +241,37 @@ def paged_attention(
 # ---- sampling ---------------------------------------------------------------------------------
 
 
-def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
-    # Row by row: a batch has few of them, and what one row unpacks to stays in the cache.
-    for row, words in zip(rows.tolist(), bits.numpy(), strict=True):
-        allowed = np.unpackbits(words.view(np.uint8), count=logits.shape[1], bitorder="little")
-        logits[row].masked_fill_(torch.from_numpy(allowed).view(torch.bool).logical_not(), float("-inf"))
-
-
 def greedy(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
 def sample(
-    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seed: Tensor, position: Tensor
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    seed: Tensor,
+    position: Tensor,
+    log_min_p: Tensor | None = None,
 ) -> Tensor:
     drawn = torch.from_numpy(uniform(seed.numpy(), position.numpy()))
     block = max(1, SAMPLE_BLOCK // logits.shape[1])
-    columns = (logits, temperature, top_k, top_p, drawn)
+    columns = (logits, temperature, top_k, top_p, drawn, log_min_p)
     tokens = [
-        _draw(*(column[start : start + block] for column in columns))
+        _draw(*(None if column is None else column[start : start + block] for column in columns))  # type: ignore[arg-type]
         for start in range(0, len(logits), block)
     ]
     return torch.where(temperature < GREEDY_BELOW, greedy(logits), torch.cat(tokens))
 
 
-def _draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, drawn: Tensor) -> Tensor:
+def _draw(
+    logits: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    drawn: Tensor,
+    log_min_p: Tensor | None,
+) -> Tensor:
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature.clamp(min=GREEDY_BELOW)[:, None]
     limited = ((top_k > 0) & (top_k < logits.shape[1])).nonzero()[:, 0]
     if len(limited):
@@ -273,6 +282,8 @@ def _draw(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, dra
     limited = (top_p < 1).nonzero()[:, 0]
     if len(limited):
         probability[limited] = _keep_likeliest(probability[limited], top_p[limited].double()[:, None])
+    if log_min_p is not None:
+        probability = probability.masked_fill_(scaled < log_min_p[:, None], 0.0)
     reached = probability.double().cumsum_(-1)
     tokens = torch.searchsorted(reached, drawn[:, None] * reached[:, -1:], right=True)[:, 0]
     return tokens.clamp_(

@@ -67,6 +67,25 @@ class Operators(Protocol):
 
     def apply_masks(self, logits: Tensor, rows: Tensor, bits: Tensor) -> None: ...
 
+    def ban_words(
+        self, logits: Tensor, rows: Tensor, slots: Tensor, position: Tensor, words: Tensor, recent: Tensor
+    ) -> None: ...
+
+    def add_to_logits(self, logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor) -> None: ...
+
+    def penalize(
+        self,
+        logits: Tensor,
+        rows: Tensor,
+        slots: Tensor,
+        counts: Tensor,
+        repetition: Tensor,
+        frequency: Tensor,
+        presence: Tensor,
+    ) -> None: ...
+
+    def logprobs(self, logits: Tensor, tokens: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]: ...
+
     def greedy(self, logits: Tensor) -> Tensor: ...
 
     def sample(
@@ -77,6 +96,7 @@ class Operators(Protocol):
         top_p: Tensor,
         seed: Tensor,
         position: Tensor,
+        log_min_p: Tensor | None = None,
     ) -> Tensor: ...
 
 
