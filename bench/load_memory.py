@@ -76,8 +76,9 @@ def load_here(path: Path, dtype: str) -> dict[str, int]:
     from gllm.worker.models import load_model
 
     torch.set_num_threads(1)
+    chosen = getattr(torch, dtype)
     before, began = resident_bytes("VmRSS"), time.monotonic()
-    model = load_model(open_checkpoint(path), getattr(torch, dtype), torch.device("cpu"), operators("cpu"))
+    model = load_model(open_checkpoint(path), chosen, torch.device("cpu"), operators("cpu", chosen))
     seconds = time.monotonic() - began
     peak, after = resident_bytes("VmHWM"), resident_bytes("VmRSS")
     return {

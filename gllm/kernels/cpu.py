@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
+from gllm.kernels.linear import STORED_DTYPES, PlainGatedLinear, PlainLinear
 from gllm.kernels.reference import GREEDY_BELOW, MASK32, PHILOX_KEY_STEPS, PHILOX_MULTIPLIERS, PHILOX_ROUNDS
 
-__all__ = ["add_to_logits", "apply_masks", "ban_words", "logprobs", "penalize"]  # of this backend, too
+# of this backend, too
+__all__ = ["STORED_DTYPES", "add_to_logits", "apply_masks", "ban_words", "logprobs", "penalize"]
 
 GATHER_TOKENS = 1024  # tokens gathered at once: what fits the cache is read back from it
 QUERY_BLOCK = 256  # queries of a chunk that attend at once: bounds the mask
@@ -30,6 +32,14 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     residual += x
     return F.rms_norm(residual, weight.shape, weight, eps), residual
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
+    return PlainLinear(weight, bias)
+
+
+def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
+    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

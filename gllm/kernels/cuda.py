@@ -5,20 +5,32 @@ from torch import Tensor
 from gllm.kernels import attention_work
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
+from gllm.kernels.linear import STORED_DTYPES, PlainGatedLinear, PlainLinear
 from gllm.kernels.norm import add_rms_norm, rms_norm
 from gllm.kernels.rotary import rotary_write
 from gllm.kernels.sampling import greedy, sample
 
 __all__ = [
+    "STORED_DTYPES",
     "add_rms_norm",
+    "gated_linear",
     "greedy",
     "group_rows",
+    "linear",
     "paged_attention",
     "rms_norm",
     "rotary_write",
     "sample",
     "silu_mul",
 ]
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
+    return PlainLinear(weight, bias)
+
+
+def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
+    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
 
 
 def group_rows(

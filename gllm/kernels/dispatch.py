@@ -3,14 +3,29 @@
 Shapes, dtypes and meanings are documented once, in `reference.py`.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor
+
+from gllm.kernels.native.library import library
+
+Product = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
 
 
 class Operators(Protocol):
-    """What every backend offers."""
+    """What every backend offers.
+
+    STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
+    """
+
+    STORED_DTYPES: tuple[torch.dtype, ...]
+
+    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Product: ...
+
+    def gated_linear(self, weight: Tensor, bias: Tensor | None = None) -> Product: ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
 
@@ -103,11 +118,14 @@ class Operators(Protocol):
 BACKENDS = {name: f"gllm.kernels.{name}" for name in ("cpu", "cuda", "reference")}
 
 
-def operators(backend: str) -> Operators:
-    """The operators for a device type ("cpu", "cuda"), or the oracle ("reference").
+def operators(backend: str, dtype: torch.dtype) -> Operators:
+    """The operators for a device type ("cpu", "cuda") or the oracle ("reference"), by dtype of activations.
 
-    Imported when asked for: those for CUDA need Triton.
+    Imported when asked for: those for CUDA need Triton, and the fast ones for a CPU a C compiler.
     """
     if backend not in BACKENDS:
         raise ValueError(f"no kernels for device {backend!r}: choose one of {', '.join(BACKENDS)}")
-    return cast(Operators, import_module(BACKENDS[backend]))
+    module = BACKENDS[backend]
+    if backend == "cpu" and dtype == torch.float32 and library() is not None:
+        module = "gllm.kernels.cpu_native"
+    return cast(Operators, import_module(module))

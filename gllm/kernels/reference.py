@@ -8,6 +8,9 @@ the dtype of the tensors.
 import torch
 from torch import Tensor
 
+from gllm.kernels.linear import STORED_DTYPES as STORED_DTYPES
+from gllm.kernels.linear import PlainGatedLinear, PlainLinear
+
 GREEDY_BELOW = 1e-5  # a temperature under this is 0: dividing by it would leave one token anyway
 
 PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -34,6 +37,19 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     """
     total = x + residual
     return rms_norm(total, weight, eps), total
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
+    """x -> x @ weight.T + bias, with the weight put in the form that is best to compute with.
+
+    weight: [out, in], which may be given up afterwards; bias: [out]. x: [rows, in]; returns [rows, out].
+    """
+    return PlainLinear(weight, bias)
+
+
+def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
+    """x -> silu_mul(x @ weight.T + bias): [rows, in] to [rows, out / 2]. Arguments as `linear` takes them."""
+    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

@@ -5,21 +5,9 @@ Knows nothing of families, checkpoints or pages, nor how the operators are imple
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from gllm.kernels.dispatch import Operators
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """x @ weight.T + bias. weight: [out, in]; bias: [out] or none."""
-
-    weight: Tensor
-    bias: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+from gllm.kernels.dispatch import Operators, Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +24,11 @@ class Embedding:
 class GatedMlp:
     """down(silu(gate(x)) * up(x)); gate and up are one matrix. Source: Shazeer 2020 (SwiGLU)."""
 
-    gate_up: Linear
-    down: Linear
-    operators: Operators
+    gate_up: Product  # `gated_linear`
+    down: Product
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.down(self.operators.silu_mul(self.gate_up(x)))
+        return self.down(self.gate_up(x))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,7 @@ class SparseMlp:
     renormalise: the chosen experts' probabilities are scaled to sum to 1. Source: Shazeer et al. 2017.
     """
 
-    router: Linear
+    router: Product
     gate_up: Tensor
     down: Tensor
     top_k: int

@@ -97,7 +97,7 @@ def make_runner(options: WorkerOptions) -> ModelRunner:
     plan = plan_for(options, model)
     for line in plan.lines():
         log.info("%s", line)
-    ops = operators(device.type)
+    ops = operators(device.type, dtype)
     dummy = options.load_format == "dummy"
     decoder = load_model(model.checkpoint, dtype, device, ops, facts=facts, dummy=dummy)
     slots = Slots(

@@ -29,7 +29,7 @@ def runner_of(
 ) -> ModelRunner:
     """The checkpoint at `path`, ready to step."""
     checkpoint = open_checkpoint(path)
-    device, ops = torch.device("cpu"), operators(backend)
+    device, ops = torch.device("cpu"), operators(backend, dtype)
     facts = read_architecture(checkpoint, rope_theta)
     model = load_model(checkpoint, dtype, device, ops, facts=facts)
     length = longest_context(checkpoint, model.facts)

@@ -24,7 +24,7 @@ def model(tmp_path: Path) -> Path:
 
 def load(path: Path) -> None:
     device = torch.device("cpu")
-    load_model(open_checkpoint(path), torch.float32, device, operators("cpu"))
+    load_model(open_checkpoint(path), torch.float32, device, operators("cpu", torch.float32))
 
 
 def refused(path: Path, *words: str) -> str:
@@ -189,7 +189,9 @@ def test_tensors_at_odd_offsets_are_loaded(model: Path) -> None:
         header += b" "
     file.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + length :])
     assert all(entry.start % 4 for entry in open_checkpoint(model).tensors.values())
-    loaded = load_model(open_checkpoint(model), torch.float32, torch.device("cpu"), operators("cpu"))
+    loaded = load_model(
+        open_checkpoint(model), torch.float32, torch.device("cpu"), operators("cpu", torch.float32)
+    )
     assert torch.equal(loaded.embed.weight, tiny_checkpoint.tensors()["model.embed_tokens.weight"])
 
 

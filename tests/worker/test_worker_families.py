@@ -231,7 +231,9 @@ def test_every_family_steps_with_dummy_weights(architecture: str, tmp_path: Path
 def test_no_two_rows_of_dummy_weights_are_alike(tmp_path: Path) -> None:
     config = TINY | {"architectures": ["LlamaForCausalLM"], "vocab_size": 50_000, "hidden_size": 64}
     checkpoint = opened(tmp_path, config)
-    model = load_model(checkpoint, torch.float32, torch.device("cpu"), operators("cpu"), dummy=True)
+    model = load_model(
+        checkpoint, torch.float32, torch.device("cpu"), operators("cpu", torch.float32), dummy=True
+    )
     rows = model.embed.weight
     assert len(rows.unique(dim=0)) == len(rows)
     assert 0.015 < rows.std() < 0.025

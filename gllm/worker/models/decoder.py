@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gllm.kernels.dispatch import Operators
+from gllm.kernels.dispatch import Operators, Product
 from gllm.worker.batch import Batch
-from gllm.worker.layers import Embedding, GatedMlp, Linear, SparseMlp
+from gllm.worker.layers import Embedding, GatedMlp, SparseMlp
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.rotary import angles
 
@@ -24,10 +24,10 @@ class Layer:
     """The parameters of one block; norms that the family does not have are none."""
 
     attention_norm: Tensor
-    qkv_proj: Linear
+    qkv_proj: Product
     q_norm: Tensor | None
     k_norm: Tensor | None
-    o_proj: Linear
+    o_proj: Product
     attention_post_norm: Tensor | None
     mlp_norm: Tensor
     mlp: GatedMlp | SparseMlp
@@ -35,7 +35,7 @@ class Layer:
 
 
 class Decoder:
-    """The forward pass of one architecture with its parameters."""
+    """The forward pass of one architecture with its parameters, which it takes out of the given ones."""
 
     def __init__(self, facts: Architecture, parameters: Parameters, operators: Operators) -> None:
         self.facts = facts
@@ -43,7 +43,9 @@ class Decoder:
         self.embed = Embedding(parameters["embed.weight"])
         self.layers = [_layer(facts, parameters, f"layers.{n}.", operators) for n in range(facts.num_layers)]
         self.norm = parameters["norm.weight"]
-        self.lm_head = Linear(parameters["embed.weight" if facts.tied else "lm_head.weight"])
+        self.lm_head = operators.linear(
+            parameters["embed.weight"] if facts.tied else parameters.pop("lm_head.weight")
+        )
         self.inv_freq = facts.rotary.inverse_frequencies().to(self.norm.device)
 
     def __call__(self, batch: Batch, pages: Pages) -> Tensor:
@@ -107,19 +109,20 @@ class Decoder:
 
 
 def _layer(facts: Architecture, parameters: Parameters, prefix: str, operators: Operators) -> Layer:
-    def linear(name: str) -> Linear:
-        return Linear(parameters[f"{prefix}{name}.weight"], parameters.get(f"{prefix}{name}.bias"))
+    def of(name: str) -> tuple[Tensor, Tensor | None]:
+        # Taken out, so that a weight is gone when it has been put in another form.
+        return parameters.pop(f"{prefix}{name}.weight"), parameters.get(f"{prefix}{name}.bias")
 
     def norm(name: str) -> Tensor | None:
         return parameters.get(f"{prefix}{name}.weight")
 
     mlp: GatedMlp | SparseMlp
     if facts.experts is None:
-        mlp = GatedMlp(linear("gate_up_proj"), linear("down_proj"), operators)
+        mlp = GatedMlp(operators.gated_linear(*of("gate_up_proj")), operators.linear(*of("down_proj")))
     else:
         count = facts.experts.num_experts
         mlp = SparseMlp(
-            router=linear("router"),
+            router=operators.linear(*of("router")),
             gate_up=parameters[f"{prefix}gate_up_proj.weight"].view(count, -1, facts.hidden_size),
             down=parameters[f"{prefix}down_proj.weight"].view(count, facts.hidden_size, -1),
             top_k=facts.experts.top_k,
@@ -128,10 +131,10 @@ def _layer(facts: Architecture, parameters: Parameters, prefix: str, operators: 
         )
     return Layer(
         attention_norm=parameters[f"{prefix}attention_norm.weight"],
-        qkv_proj=linear("qkv_proj"),
+        qkv_proj=operators.linear(*of("qkv_proj")),
         q_norm=norm("q_norm"),
         k_norm=norm("k_norm"),
-        o_proj=linear("o_proj"),
+        o_proj=operators.linear(*of("o_proj")),
         attention_post_norm=norm("attention_post_norm"),
         mlp_norm=parameters[f"{prefix}mlp_norm.weight"],
         mlp=mlp,

@@ -1,0 +1,75 @@
+/* The vector of this CPU in GCC's and Clang's portable form, and the few functions over it.
+ *
+ * One source serves AVX-512, AVX2 and NEON: it is compiled for the machine that it runs on. Knows nothing
+ * of models or of how work is shared among threads.
+ */
+#ifndef GLLM_VECTORS_H
+#define GLLM_VECTORS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+typedef int8_t bytes __attribute__((vector_size(LANES)));
+typedef uint16_t shorts __attribute__((vector_size(2 * LANES)));
+
+INLINE vec load(const float *from) {
+    vec x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+INLINE void store(float *to, vec x) { memcpy(to, &x, sizeof x); }
+
+INLINE vec all(float x) { return x - (vec){0}; }
+
+INLINE float sum(vec x) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+}
+
+INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
+
+INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
+
+INLINE float largest(vec x) {
+    float most = x[0];
+    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+/* exp(x) to 2 units in the last place for x in [-87, 88]; below that 0, above it the value at 88.
+ * x = n ln 2 + r, |r| <= ln 2 / 2; a polynomial for exp(r) (Cephes), n goes into the exponent. */
+INLINE vec exponential(vec x) {
+    const ivec below = x < -87.0f;
+    x = choose(x > 88.0f, all(88.0f), x);
+    x = choose(below, all(-87.0f), x);
+    const vec shift = all(12582912.0f); /* 1.5 * 2**23: adding it rounds to an integer */
+    const vec n = (x * 1.44269504088896341f + shift) - shift;
+    vec r = x - n * 0.693359375f;
+    r = r - n * -2.12194440e-4f;
+    vec p = all(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const ivec exponent = (__builtin_convertvector(n, ivec) + 127) << 23;
+    return choose(below, all(0.0f), p * (vec)exponent);
+}
+
+#endif

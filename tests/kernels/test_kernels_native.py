@@ -1,0 +1,173 @@
+"""The C operators against the reference, and what they promise beyond it: the same bits in any batch."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gllm.kernels import cpu, dispatch, reference
+from gllm.kernels.native import build
+from gllm.kernels.native.library import library
+from tests.kernels.paged import Case, make_case, random_rows
+
+if library() is None:
+    pytest.skip(
+        "no C compiler here; torch's operators are tested in test_kernels_cpu", allow_module_level=True
+    )
+
+from gllm.kernels import cpu_native
+
+torch.set_num_threads(2)
+
+SEEDS = range(8)
+EXACT = {"atol": 0.0, "rtol": 0.0}
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_torch_and_the_library_share_one_pool_of_threads() -> None:
+    assert cpu_native.native.omp_get_max_threads() == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("is_gated", [False, True])
+@pytest.mark.parametrize(("num_outputs", "size"), [(96, 64), (70, 33), (258, 600), (2, 1)])
+@pytest.mark.parametrize("rows", [0, 1, 2, 11, 12, 13, 30, 200])
+def test_products_agree_with_double_precision(rows: int, num_outputs: int, size: int, is_gated: bool) -> None:
+    x, bias = normal(rows, size, seed=1), normal(num_outputs, seed=3)
+    weight = normal(num_outputs, size, seed=2) * size**-0.5
+    for given in (None, bias):
+        expected = x.double() @ weight.double().T + (0 if given is None else given.double())
+        if is_gated:
+            expected = reference.silu_mul(expected)
+        make = cpu_native.gated_linear if is_gated else cpu_native.linear
+        torch.testing.assert_close(make(weight, given)(x).double(), expected, atol=3e-6, rtol=3e-6)
+
+
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(is_gated: bool) -> None:
+    make = cpu_native.gated_linear if is_gated else cpu_native.linear
+    product = make(normal(90, 700, seed=0), normal(90, seed=1))
+    x = normal(300, 700, seed=2)
+    together = product(x)
+    for rows in (1, 5, 12, 13, 24, 25, 100, 299):
+        torch.testing.assert_close(product(x[:rows]), together[:rows], **EXACT)
+        torch.testing.assert_close(product(x[-rows:]), together[-rows:], **EXACT)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_a_weight_of_16_bits_gives_the_bits_of_the_same_weight_in_32(rows: int, is_gated: bool) -> None:
+    make = cpu_native.gated_linear if is_gated else cpu_native.linear
+    weight, x = normal(100, 300, seed=0).bfloat16(), normal(rows, 300, seed=1)
+    torch.testing.assert_close(make(weight)(x), make(weight.float())(x), **EXACT)
+
+
+def attend(case: Case) -> Tensor:
+    return cpu_native.paged_attention(*case.arguments, scale=case.scale)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("heads", "head_dim"),
+    [((4, 4), 8), ((6, 2), 16), ((10, 2), 40), ((3, 1), 64), ((16, 2), 80), ((8, 1), 128)],
+)
+def test_attention_over_ragged_rows_agrees_and_reads_no_other_s_memory(
+    heads: tuple[int, int], head_dim: int, seed: int
+) -> None:
+    print("seed", seed)
+    draw = random.Random(seed)
+    rows = random_rows(seed, draw.randint(1, 12), draw.choice([3, 40, 300]))
+    page_size = draw.choice([1, 4, 16])
+    case = make_case(
+        rows, heads=heads, head_dim=head_dim, page_size=page_size, dtype=torch.float32, seed=seed
+    )
+    got = attend(case)
+    torch.testing.assert_close(got, case.expected(), **CLOSE)
+    start = 0
+    for index, (_, count) in enumerate(rows):
+        torch.testing.assert_close(attend(case.row(index)), got[start : start + count], **EXACT)
+        start += count
+
+
+def test_a_prompt_attends_to_the_bit_alike_in_one_chunk_and_in_several() -> None:
+    whole = make_case([(0, 700)], heads=(4, 2), head_dim=64, page_size=16, dtype=torch.float32)
+    together = attend(whole)
+    for start, end in ((0, 2), (2, 130), (130, 131 + 150), (281, 700)):
+        starts, before = torch.tensor([0, end - start]).int(), torch.tensor([start]).int()
+        part = Case(whole.q[start:end], whole.k_pages, whole.v_pages, whole.page_table, before, starts)
+        torch.testing.assert_close(attend(part), together[start:end], **EXACT)
+
+
+@pytest.mark.parametrize("size", [7, 33, 768])
+@pytest.mark.parametrize("rows", [0, 1, 50])
+def test_norms_and_gates_agree(rows: int, size: int) -> None:
+    x, y, weight = normal(rows, size, seed=0), normal(rows, size, seed=1), normal(size, seed=2)
+    torch.testing.assert_close(
+        cpu_native.rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5), **CLOSE
+    )
+    got, expected = (b.add_rms_norm(x, y.clone(), weight, 1e-5) for b in (cpu_native, reference))
+    torch.testing.assert_close(got, expected, **CLOSE)
+    gates = torch.cat([normal(rows, 2 * size, seed=4) * 30, torch.tensor([[-200.0, 200.0] * size])])
+    torch.testing.assert_close(cpu_native.silu_mul(gates), reference.silu_mul(gates), **CLOSE)
+
+
+def test_what_is_no_number_stays_none() -> None:
+    gates = torch.tensor([[float("nan"), 1.0, 2.0, float("nan")] * 32])
+    got, expected = cpu_native.silu_mul(gates).isnan(), reference.silu_mul(gates).isnan()
+    assert got.any()
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_heads_are_normed_and_rotated_and_land_in_their_places(seed: int) -> None:
+    print("seed", seed)
+    draw = random.Random(seed)
+    heads, kv_heads, head_dim = draw.choice([1, 4]), draw.choice([1, 2]), draw.choice([8, 12, 64])
+    half, tokens = draw.choice([head_dim // 2, head_dim // 4]), draw.randint(1, 20)
+    qkv = normal(tokens, heads + 2 * kv_heads, head_dim, seed=seed)
+    weights = normal(2, head_dim, seed=seed + 1)
+    turn = normal(tokens, half, seed=seed + 2)
+    locations = torch.randperm(32, generator=torch.Generator().manual_seed(seed))[:tokens]
+    made = []
+    for backend in (reference, cpu_native):
+        k, v = torch.zeros(2, 8, 4, kv_heads, head_dim)
+        own = qkv.clone()
+        backend.norm_heads(own, weights[0], weights[1], 1e-6, num_heads=heads)
+        q = backend.rotary_write(own, turn.cos(), turn.sin(), k, v, locations, interleaved=seed % 2 == 0)
+        made.append((q, k, v))
+    for got, expected in zip(made[1], made[0], strict=True):
+        torch.testing.assert_close(got, expected, **CLOSE)
+
+
+def test_only_float32_is_computed_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dispatch.operators("cpu", torch.float32) is cpu_native
+    assert dispatch.operators("cpu", torch.bfloat16) is cpu
+    monkeypatch.setattr(dispatch, "library", lambda: None)
+    assert dispatch.operators("cpu", torch.float32) is cpu
+
+
+@pytest.mark.parametrize(
+    ("compiler", "says"), [("no-such-compiler", "no C compiler 'no-such-compiler'"), ("false", "failed")]
+)
+def test_without_a_compiler_the_reason_is_one_sentence(
+    compiler: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(build.BuildError, match=says):
+        build.built()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_cache_that_others_can_write_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "gllm").mkdir()
+    os.chmod(tmp_path / "gllm", 0o777)
+    with pytest.raises(build.BuildError, match="written by others"):
+        build.built()
