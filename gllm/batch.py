@@ -22,6 +22,7 @@ from gllm.config import ConfigError, DeploymentConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.body import parse_object
 from gllm.frontend.errors import ApiError
+from gllm.frontend.tool_calls.forms import form_in_force
 from gllm.offline import OfflineEngine
 
 URLS = ("/v1/chat/completions", "/v1/completions")
@@ -72,6 +73,7 @@ async def answer_all(
         engine.text,
         model=config.model.name,
         chat_template=engine.template,
+        tool_form=form_in_force(config.frontend, engine.tokenizer.family),
         limits=config.limits,
         tokenizer_workers=config.frontend.tokenizer_workers,
     )

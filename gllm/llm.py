@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from gllm.config import DeploymentConfig, load
-from gllm.frontend.chat import ANSWER, Ending, checked_messages
+from gllm.frontend.chat import ANSWER, Ending
 from gllm.frontend.engine import Refused
 from gllm.frontend.generation import GenerationFailed, TextDelta
+from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import SamplingParams
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.offline import OfflineEngine
@@ -159,7 +160,8 @@ class LLM:
             raise ValueError("this model has no chat template: name a file with chat_template=FILE")
         plain = [dict(message) if isinstance(message, Mapping) else message for message in messages]
         checked = checked_messages(plain)
-        return template.render(checked, ending), template.encode(checked, ending)
+        ids = template.encode(checked, ending)
+        return template.render(checked, ending), ids
 
     def _checked(
         self, index: int, text: str | None, token_ids: list[int], params: SamplingParams, is_answer: bool

@@ -52,7 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                 _add(group, option.flags, metavar, about)
             if option.flag_in_tokens:
                 _add(group, [option.flag_in_tokens], metavar, f"{option.help}, given in tokens")
-            said = set(option.switches.values())
+            said = {known.switch for known in FLAT.values() if known.key == key and known.switch}
             for values in sorted(said, reverse=True):
                 same = f"same as {option.flags[0]} {values[0]}" if option.flags else about
                 _add_switch(group, _switches(key, values), same if values[0] else f"not: {option.help}")

@@ -117,6 +117,21 @@ class FrontendConfig(Section):
     tokenizer_workers: Annotated[
         int, integer(1, 64), Option("threads that tokenize prompts", ("--tokenizer-workers",))
     ] = 2
+    tool_call_parser: Annotated[
+        Literal["auto", "hermes", "llama3_json", "chatglm3", "glm4"],
+        spelled({"qwen": "hermes", "qwen25": "hermes", "llama3": "llama3_json"}),
+        Option(
+            "how the model writes calls of tools; auto: as its family does", ("--tool-call-parser",), "FORM"
+        ),
+    ] = "auto"
+    auto_tool_choice: Annotated[
+        bool,
+        Option(
+            "let the model call the tools of a request by itself, which is tool_choice auto",
+            (),
+            switches={"--enable-auto-tool-choice": (True, False)},
+        ),
+    ] = True
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         spelled({}),

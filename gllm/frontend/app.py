@@ -33,7 +33,8 @@ CLIENT_CLOSED = 499  # nobody reads it; it is for the log
 class Gateway:
     """The ASGI application over one engine.
 
-    model: the name that requests must give. chat_template: None answers chats with 400.
+    model: the name that requests must give. chat_template: None answers chats with 400. tool_form: how
+    the model writes calls of tools, a name of `tool_calls.forms`; None: it is not known.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Gateway:
         model: str,
         chat_template: ChatTemplate | None,
         limits: LimitsConfig,
+        tool_form: str | None = None,
         tokenizer_workers: int = 1,
     ) -> None:
         self.service = Service(
             text,
             model=model,
             chat_template=chat_template,
+            tool_form=tool_form,
             limits=limits,
             tokenizer_workers=tokenizer_workers,
         )

@@ -7,7 +7,7 @@ from a request. Knows the shape of messages, nothing of HTTP.
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,22 +15,26 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gllm.frontend.glm_parts import glm_parts
 from gllm.frontend.guard import Guard
+from gllm.frontend.messages import uses_tools
 from gllm.frontend.params import ParameterError
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.process import StartError
 
 log = logging.getLogger("gllm")
 
-MAX_MESSAGES = 4096
-MAX_NAME = 256
-# OpenAI's newer word for the system's voice; templates know the older one.
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-LATER_FIELDS = ("tool_calls", "tool_call_id", "function_call", "audio", "refusal", "reasoning_content")
+TOOL_USE = "tool_use"  # the name of a checkpoint's second template, for chats with tools
+NO_PLACE = (
+    "this model's chat template has no place for tools: leave them out, or start the server with "
+    "--chat-template FILE"
+)
+Definitions = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,18 @@ ANSWER = Ending()
 
 
 class ChatTemplate:
-    """One compiled template with the tokenizer that it belongs to. Safe to use from several threads."""
+    """One compiled template with the tokenizer that it belongs to. Safe to use from several threads.
 
-    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+    with_tools: another template, for chats with tools. takes_tools: such a chat can be rendered.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer, with_tools: str | None = None) -> None:
         self._tokenizer = tokenizer
-        self._template = _environment().from_string(source)
+        environment = _environment()
+        self._template = environment.from_string(source)
+        self._with_tools = self._template if with_tools is None else environment.from_string(with_tools)
+        names = jinja2.meta.find_undeclared_variables(environment.parse(with_tools or source))
+        self.takes_tools = "tools" in names
 
     @classmethod
     def find(cls, tokenizer: Tokenizer, file: str | Path | None = None) -> "ChatTemplate | None":
@@ -70,11 +81,11 @@ class ChatTemplate:
         Raises `StartError`.
         """
         try:
-            source = (
-                Path(file).read_text(encoding="utf-8") if file else tokenizer.chat_templates.get("default")
-            )
-            if source is not None:
-                return cls(source, tokenizer)
+            if file:
+                return cls(Path(file).read_text(encoding="utf-8"), tokenizer)
+            shipped = tokenizer.chat_templates
+            if "default" in shipped:
+                return cls(shipped["default"], tokenizer, shipped.get(TOOL_USE))
         except jinja2.TemplateSyntaxError as error:
             where = file or "of the checkpoint"
             raise StartError(
@@ -95,31 +106,46 @@ class ChatTemplate:
         )
         return (_PartByPart if family.joins_ids else cls)(family.template, tokenizer)
 
-    def render(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> str:
+    def render(self, messages: list[dict[str, Any]], ending: Ending = ANSWER, tools: Definitions = ()) -> str:
         """The text of `messages`; raises `ParameterError`."""
         if not ending.continue_final_message:
-            return self._render(messages, ending.add_generation_prompt)
+            return self._render(messages, ending.add_generation_prompt, tools)
         # Marked rather than searched for: templates may trim the text, or write it twice.
         end = f"\uf5d2{secrets.token_hex(8)}"
         final = messages[-1] | {"content": messages[-1]["content"] + end}
-        text, found, _ = self._render([*messages[:-1], final], False).rpartition(end)
+        text, found, _ = self._render([*messages[:-1], final], False, tools).rpartition(end)
         if not found:
             raise ParameterError(
                 "continue_final_message", "the model's chat template does not show the final message"
             )
         return text
 
-    def encode(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> list[int]:
-        """The prompt of `messages`, which `checked_messages` gave; raises `ParameterError`."""
-        guard = Guard(self._tokenizer)
-        return guard.encode(self.render([guard.hide(message) for message in messages], ending))
+    def encode(
+        self, messages: list[dict[str, Any]], ending: Ending = ANSWER, tools: Definitions = ()
+    ) -> list[int]:
+        """The prompt of `messages`, which `checked_messages` gave, with `tools`, as a request defines them.
 
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        Raises `ParameterError`.
+        """
+        if not self.takes_tools:
+            if tools:
+                raise ParameterError("tools", NO_PLACE, "unsupported_parameter")
+            for index, message in enumerate(messages):
+                if uses_tools(message):
+                    raise ParameterError(f"messages[{index}]", NO_PLACE, "unsupported_parameter")
+        return self._encode(messages, ending, tools)
+
+    def _encode(self, messages: list[dict[str, Any]], ending: Ending, tools: Definitions) -> list[int]:
+        guard = Guard(self._tokenizer)
+        hidden = [guard.hide(message) for message in messages]
+        return guard.encode(self.render(hidden, ending, [guard.hide(tool) for tool in tools]))
+
+    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: Definitions) -> str:
         try:
-            return self._template.render(
+            return (self._with_tools if tools else self._template).render(
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=tools or None,
                 documents=None,
                 **self._tokenizer.special_tokens,
             )
@@ -136,89 +162,25 @@ class ChatTemplate:
 
 
 class _PartByPart(ChatTemplate):
-    """ChatGLM's own form: the id of each role, then the tokens of its (empty) metadata line and of its
-    words, each by themselves, as the model was trained. Its template only shows how that looks."""
+    """ChatGLM's own form: the id of each role, then the tokens of its metadata line and of its words, each
+    by themselves, as the model was trained. Its template only shows how that looks, without tools."""
 
-    def encode(self, messages: list[dict[str, Any]], ending: Ending = ANSWER) -> list[int]:
-        """The prompt of `messages`, which `checked_messages` gave."""
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        super().__init__(source, tokenizer)
+        self.takes_tools = True
+
+    def _encode(self, messages: list[dict[str, Any]], ending: Ending, tools: Definitions) -> list[int]:
         tokenizer = self._tokenizer
-        assert tokenizer.family is not None
-        ids = [tokenizer.special_id(text) for text in tokenizer.family.prefix]
-        line_end = tokenizer.encode_literally("\n")
-        for message in messages:
-            role = tokenizer.special_id(f"<|{message['role']}|>")
-            ids += [role, *line_end, *tokenizer.encode_literally(message["content"])]
+        family = tokenizer.family
+        assert family is not None
+        ids = [tokenizer.special_id(text) for text in family.prefix]
+        for role, metadata, words in glm_parts(messages, tools, family.tool_form):
+            ids.append(tokenizer.special_id(f"<|{role}|>"))
+            ids += tokenizer.encode_literally(f"{metadata}\n")
+            ids += tokenizer.encode_literally(words)
         if ending.add_generation_prompt:
             ids.append(tokenizer.special_id("<|assistant|>"))
         return ids
-
-
-def checked_messages(messages: Any) -> list[dict[str, Any]]:
-    """`messages` of a request as templates want them; raises `ParameterError` with the field's path."""
-    if not isinstance(messages, list):
-        raise ParameterError("messages", "messages must be a list of objects with role and content")
-    if not messages:
-        raise ParameterError(
-            "messages", "messages is empty: give at least one message with a role and content"
-        )
-    if len(messages) > MAX_MESSAGES:
-        raise ParameterError("messages", f"{len(messages)} messages: at most {MAX_MESSAGES} are possible")
-    return [_checked(f"messages[{index}]", message) for index, message in enumerate(messages)]
-
-
-def _checked(path: str, message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise ParameterError(path, f"{path} must be an object with role and content")
-    for key, value in message.items():
-        if key in LATER_FIELDS and value not in (None, []):
-            raise ParameterError(
-                f"{path}.{key}", f"{path}.{key} is not supported yet: leave it out", "unsupported_parameter"
-            )
-        if key not in ("role", "content", "name", *LATER_FIELDS):
-            raise ParameterError(
-                f"{path}.{key:.80}",
-                f"{path} has an unknown field {key:.80}: known are role, content and name",
-                "unknown_parameter",
-            )
-    role = message.get("role")
-    if role in ("tool", "function"):
-        raise ParameterError(
-            f"{path}.role", f"{path}.role {role} is not supported yet", "unsupported_parameter"
-        )
-    if not isinstance(role, str) or role not in ROLES:
-        raise ParameterError(f"{path}.role", f"{path}.role must be one of {', '.join(ROLES)}")
-    checked = {"role": ROLES[role], "content": _content(f"{path}.content", message.get("content"))}
-    name = message.get("name")
-    if name is not None:
-        if not isinstance(name, str) or len(name) > MAX_NAME:
-            raise ParameterError(
-                f"{path}.name", f"{path}.name must be a string of at most {MAX_NAME} characters"
-            )
-        checked["name"] = name
-    return checked
-
-
-def _content(path: str, content: Any) -> str:
-    """The text of a message; several text parts are joined by line ends, as vLLM does."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise ParameterError(path, f"{path} must be a string or a list of text parts")
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in ("text", None):
-            raise ParameterError(
-                f"{path}[{index}].type",
-                f"{path}[{index}] is of type {kind!r:.80}, but this model reads text only",
-                "unsupported_parameter",
-            )
-        if kind is None or not isinstance(part.get("text"), str) or part.keys() - {"type", "text"}:
-            raise ParameterError(
-                f"{path}[{index}]", f'{path}[{index}] must be an object {{"type": "text", "text": "..."}}'
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)
 
 
 class _Raised(jinja2.TemplateError):

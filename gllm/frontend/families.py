@@ -28,6 +28,7 @@ class Family:
     what it was made from, and this is part of that.
     model_types: as config.json names them. marks: special tokens that only this one of the types has.
     stops: tokens that end an answer, beside those that the checkpoint's files name.
+    tool_form: how its models write calls of tools, by a name of `tool_calls.forms`; "" where they do not.
     template: the chat form where the checkpoint ships none. joins_ids: its prompts are tokens of the
     parts one by one, not tokens of one text. begins_blank: white space opens an answer, and is not part
     of it.
@@ -41,6 +42,7 @@ class Family:
     marks: tuple[str, ...]
     stops: tuple[str, ...]
     template: str
+    tool_form: str = ""
     joins_ids: bool = False
     begins_blank: bool = False
     file_kind: FileKind
@@ -69,17 +71,48 @@ _LLAMA2_CHAT = (
     "{{ '<s>[INST] ' + ((opening if loop.first else '') + message.content).strip() + ' [/INST]' }}"
     "{% else %}{{ ' ' + message.content.strip() + ' </s>' }}{% endif %}{% endfor %}"
 )
+# With tools as in Llama 3.1: shown in the first user's turn, called as JSON, answered by ipython.
 _LLAMA3_CHAT = (
-    "<|begin_of_text|>{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message.role + '<|end_header_id|>\\n\\n' }}"
-    "{{ message.content.strip() + '<|eot_id|>' }}{% endfor %}"
+    "<|begin_of_text|>{% set ns = namespace(shown=not tools) %}"
+    "{% if tools and messages[0].role != 'system' %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\\n\\nEnvironment: ipython<|eot_id|>' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<|start_header_id|>' + ('ipython' if message.role == 'tool' else message.role) }}"
+    "{{ '<|end_header_id|>\\n\\n' }}"
+    "{% if tools and loop.first and message.role == 'system' %}{{ 'Environment: ipython\\n' }}"
+    "{% elif message.role == 'user' and not ns.shown %}{% set ns.shown = true %}"
+    "{{ 'Given the following functions, please respond with a JSON for a function call with its proper "
+    'arguments that best answers the given prompt.\\n\\nRespond in the format {"name": function name, '
+    '"parameters": dictionary of argument name and its value}. Do not use variables.\\n\\n\' }}'
+    "{% for tool in tools %}{{ tool | tojson(indent=4) + '\\n\\n' }}{% endfor %}{% endif %}"
+    "{{ message.content.strip() }}"
+    "{% for call in message.tool_calls %}{{ ('' if loop.first else '; ') + '{\"name\": \"' "
+    "+ call.function.name + '\", \"parameters\": ' + (call.function.arguments | tojson) + '}' }}{% endfor %}"
+    "<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
+# With tools as Qwen2.5, in the form of Hermes: shown in the system's turn, answers in one user's turn.
 _QWEN2_CHAT = (
-    "{% if messages[0].role != 'system' %}"
-    "{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}{% endif %}"
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% set has_system = messages[0].role == 'system' %}"
+    "{% if tools or not has_system %}<|im_start|>system\n"
+    "{{ messages[0].content if has_system else 'You are a helpful assistant.' }}"
+    "{% if tools %}{{ '\\n\\n# Tools\\n\\nYou may call one or more functions to assist with the user query."
+    "\\n\\nYou are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}"
+    "{% for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}"
+    "{{ '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments "
+    'within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, "arguments": '
+    "<args-json-object>}\\n</tool_call>' }}{% endif %}{{ '<|im_end|>\\n' }}{% endif %}"
+    "{% for message in messages %}{% if tools and has_system and loop.first %}"
+    "{% elif message.role == 'tool' %}"
+    "{{ '' if loop.previtem is defined and loop.previtem.role == 'tool' else '<|im_start|>user' }}"
+    "{{ '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}"
+    "{{ '' if loop.nextitem is defined and loop.nextitem.role == 'tool' else '<|im_end|>\\n' }}"
+    "{% elif message.tool_calls %}"
+    "{{ '<|im_start|>assistant' + ('\\n' + message.content if message.content else '') }}"
+    '{% for call in message.tool_calls %}{{ \'\\n<tool_call>\\n{"name": "\' + call.function.name '
+    "+ '\", \"arguments\": ' + (call.function.arguments | tojson) + '}\\n</tool_call>' }}{% endfor %}"
+    "{{ '<|im_end|>\\n' }}{% else %}"
+    "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 # ChatGLM2 has no tokens for roles and no system prompt: its dialogues are numbered rounds of plain text.
@@ -92,7 +125,9 @@ _CHATGLM2_CHAT = (
     "{% else %}{{ message.content.strip() + '\\n\\n' }}{% endif %}{% endfor %}"
 )
 _GLM_CHAT = (
-    "%s{%% for message in messages %%}{{ '<|' + message.role + '|>\\n%s' + message.content }}{%% endfor %%}"
+    "%s{%% for message in messages %%}"
+    "{{ '<|' + ('observation' if message.role == 'tool' else message.role) + '|>\\n%s' + message.content }}"
+    "{%% endfor %%}"
     "{%% if add_generation_prompt %%}<|assistant|>{%% endif %%}"
 )
 
@@ -103,6 +138,7 @@ FAMILIES = (
         marks=("<|start_header_id|>", "<|eot_id|>"),
         stops=("<|end_of_text|>", "<|eot_id|>"),
         template=_LLAMA3_CHAT,
+        tool_form="llama3_json",
         file_kind=FileKind.TIKTOKEN,
         pattern=THREE_DIGITS,
         appended=(
@@ -128,6 +164,7 @@ FAMILIES = (
         marks=("<|im_start|>", "<|im_end|>"),
         stops=("<|im_end|>", "<|endoftext|>"),
         template=_QWEN2_CHAT,
+        tool_form="hermes",
         file_kind=FileKind.MERGES,
         pattern=ONE_DIGIT,
         appended=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -138,6 +175,7 @@ FAMILIES = (
         marks=("[gMASK]", "sop", "<|user|>"),
         stops=("</s>", "<|user|>", "<|observation|>"),
         template=_GLM_CHAT % ("[gMASK]sop", " "),
+        tool_form="chatglm3",
         joins_ids=True,
         begins_blank=True,
         file_kind=FileKind.SENTENCEPIECE,
@@ -163,6 +201,7 @@ FAMILIES = (
         marks=("[gMASK]", "<sop>", "<|user|>"),
         stops=("<|endoftext|>", "<|user|>", "<|observation|>"),
         template=_GLM_CHAT % ("[gMASK]<sop>", ""),
+        tool_form="glm4",
         joins_ids=True,
         begins_blank=True,
         file_kind=FileKind.TIKTOKEN,

@@ -24,9 +24,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "reasoning_effort": (),
@@ -87,7 +84,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "return_hidden_states": (False,),
 }
 NEUTRAL_IN_CHAT: Mapping[str, tuple[Any, ...]] = {"add_special_tokens": (False,)}
-NEUTRAL_IN_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {"add_special_tokens": (True,)}
+NEUTRAL_IN_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {
+    "add_special_tokens": (True,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+}
 
 HARMLESS = frozenset(
     {

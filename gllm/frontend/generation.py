@@ -16,6 +16,7 @@ from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
 from gllm.frontend.tokenizer import Tokenizer
+from gllm.frontend.tool_calls.call import Piece, ToolCall
 from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampling
 from gllm.protocol.wire import INT64_MAX
 
@@ -42,6 +43,7 @@ class TextDelta:
 
     stop_reason: the stop string or stop token id that ended it, None for the model's own end of text.
     num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of an output.
+    tool_call: in place of text, where calls are read; never with a finish reason.
     """
 
     text: str
@@ -49,27 +51,43 @@ class TextDelta:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
+    tool_call: ToolCall | None = None
 
 
 @dataclass(slots=True)
 class TextResult:
-    """A whole output. `token_ids` counts every generated token, a stop token included."""
+    """A whole output. `token_ids` counts every generated token, a stop token included.
+
+    parts: its text, and the calls of tools in it, in order.
+    """
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
+    parts: list[Piece] = field(default_factory=list)
 
     @classmethod
     def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
         """The output that these deltas make up."""
         result = cls("".join([delta.text for delta in deltas]))
         for delta in deltas:
+            result._add(delta.tool_call or delta.text)
             result.token_ids += delta.token_ids
             result.finish_reason, result.stop_reason = delta.finish_reason, delta.stop_reason
             result.num_cached_tokens = delta.num_cached_tokens
         return result
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        return [part for part in self.parts if isinstance(part, ToolCall)]
+
+    def _add(self, part: Piece) -> None:
+        if isinstance(part, str) and self.parts and isinstance(self.parts[-1], str):
+            self.parts[-1] += part
+        elif part:
+            self.parts.append(part)
 
 
 class TextEngine:

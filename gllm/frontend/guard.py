@@ -28,15 +28,22 @@ class Guard:
         self._nonce = str(secrets.randbits(64))  # no user can write a mark
         self._hidden: list[str] = []
 
-    def hide(self, message: dict[str, Any]) -> dict[str, Any]:
-        """`message` with a mark for each special token that its strings spell."""
+    def hide(self, value: dict[str, Any]) -> dict[str, Any]:
+        """`value`, a message or a tool, with a mark for each special token that its strings spell."""
         pattern = self._tokenizer.special_pattern
-        if pattern is None:
-            return message
-        return {
-            key: pattern.sub(self._mark, value) if isinstance(value, str) else value
-            for key, value in message.items()
-        }
+        return value if pattern is None else self._hide(value, pattern)
+
+    def _hide(self, value: Any, pattern: re.Pattern[str]) -> Any:
+        match value:
+            case str():
+                return pattern.sub(self._mark, value)
+            case dict():
+                return {
+                    pattern.sub(self._mark, key): self._hide(item, pattern) for key, item in value.items()
+                }
+            case list():
+                return [self._hide(item, pattern) for item in value]
+        return value
 
     def encode(self, rendered: str) -> list[int]:
         """The tokens of the rendered chat, in which hidden spellings are text again."""

@@ -8,14 +8,19 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from gllm.config.schema import LimitsConfig
-from gllm.frontend.chat import ChatTemplate, checked_messages
+from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.generation import TextDelta, TextEngine, TextResult
+from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
 from gllm.frontend.streaming import merged
+from gllm.frontend.tool_calls.call import ToolParser
+from gllm.frontend.tool_calls.forms import FORMS, with_calls
+from gllm.frontend.tools import Choice, ToolUse
 from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionBody
 
 T = TypeVar("T")
@@ -23,13 +28,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Job:
-    """A request, encoded. params: those of each prompt. is_answer: of a chat, and whole."""
+    """A request, encoded. params: those of each prompt. is_answer: of a chat, and whole.
+
+    parser: makes the parser of one answer's calls of tools; None: there are none to read.
+    is_parallel: an answer may hold several.
+    """
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
     queue: QueueParams
     answer: Answer
     is_answer: bool = False
+    parser: Callable[[], ToolParser] | None = None
+    is_parallel: bool = True
 
     def usage(self) -> Usage:
         return Usage(sum(len(prompt) for prompt in self.prompts))
@@ -38,8 +49,9 @@ class Job:
 class Jobs:
     """Makes jobs of bodies and answers of jobs.
 
-    chat_template: None answers chats with an error. num_threads: tokenizing runs in so many, since
-    a long text must not stop the streams of others.
+    chat_template: None answers chats with an error. tool_form: how the model writes calls of tools, a
+    name of `tool_calls.forms`; None answers chats in which it may with an error. num_threads: tokenizing
+    runs in so many, since a long text must not stop the streams of others.
     """
 
     def __init__(
@@ -48,12 +60,14 @@ class Jobs:
         *,
         model: str,
         chat_template: ChatTemplate | None,
+        tool_form: str | None,
         limits: LimitsConfig,
         num_threads: int,
     ) -> None:
         self._text = text
         self._model = model
         self._template = chat_template
+        self._tool_form = tool_form
         self._limits = limits
         self._threads = ThreadPoolExecutor(num_threads, "gllm-tokenizer")
 
@@ -82,12 +96,22 @@ class Jobs:
                 "--chat-template FILE",
             )
         messages = checked_messages(body.messages)
+        use = body.tool_use()
+        parser = self._parser(use)
         params = body.params(self._limits, self._text.sampling_defaults)
         ending = body.ending()
-        prompt = await self._in_thread(lambda: template.encode(messages, ending))
+        prompt = await self._in_thread(lambda: template.encode(messages, ending, use.definitions))
         params = self._checked(prompt, params, body.num_tokens_asked())
         answer = ChatAnswer(self._model, body.wants_usage)
-        return Job([prompt], [params], body.queue(), answer, is_answer=ending.add_generation_prompt)
+        return Job(
+            [prompt],
+            [params],
+            body.queue(),
+            answer,
+            is_answer=ending.add_generation_prompt,
+            parser=parser,
+            is_parallel=use.is_parallel,
+        )
 
     async def whole(self, job: Job) -> bytes:
         """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
@@ -126,10 +150,31 @@ class Jobs:
         return params
 
     def _streams(self, job: Job) -> list[AsyncGenerator[TextDelta, None]]:
-        return [
+        streams = [
             self._text.stream(prompt, params, job.queue, job.is_answer)
             for prompt, params in zip(job.prompts, job.params, strict=True)
         ]
+        if (parser := job.parser) is None:
+            return streams
+        return [with_calls(stream, parser(), job.is_parallel) for stream in streams]
+
+    def _parser(self, use: ToolUse) -> Callable[[], ToolParser] | None:
+        """What reads the calls of a chat; raises `ParameterError` for what cannot be read or demanded."""
+        if use.choice is Choice.NONE:
+            return None
+        if use.choice is not Choice.AUTO:
+            raise ParameterError(
+                "tool_choice", "tool_choice can only be none or auto yet", "unsupported_parameter"
+            )
+        if self._tool_form is None:
+            raise ParameterError(
+                "tools",
+                "this server does not read calls of tools, since its model's form is not known or they are "
+                "switched off: start it with --enable-auto-tool-choice and --tool-call-parser, one of "
+                f"{', '.join(FORMS)}, or set tool_choice to none",
+                "unsupported_parameter",
+            )
+        return partial(FORMS[self._tool_form], use.names)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -19,9 +19,11 @@ from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.connection import MAX_HEADER_BYTES, Connection
 from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient
+from gllm.frontend.families import Family
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.timed import engine_client
 from gllm.frontend.tokenizer import Tokenizer
+from gllm.frontend.tool_calls.forms import form_in_force
 from gllm.process import FRONTENDS, Child, StartError, run_child
 from gllm.protocol.messages import Drain, Drained, Role, Stop
 from gllm.protocol.wire import ProtocolError
@@ -140,6 +142,7 @@ class Frontend:
             text,
             model=self._config.model.name,
             chat_template=template,
+            tool_form=self._tool_form(text.tokenizer.family),
             limits=self._config.limits,
             tokenizer_workers=self._config.frontend.tokenizer_workers,
         )
@@ -156,6 +159,12 @@ class Frontend:
         template = ChatTemplate.find(tokenizer, model.chat_template)
         defaults = sampling_defaults(checkpoint.generation_config, model.generation_config)
         return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed, defaults), template
+
+    def _tool_form(self, family: Family | None) -> str | None:
+        form = form_in_force(self._config.frontend, family)
+        if form is not None:
+            log.info("calls of tools are read in the form of %s (--tool-call-parser)", form)
+        return form
 
     async def _serve(self, engine: EngineClient) -> None:
         """Take HTTP requests until told to stop."""

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from gllm.frontend.errors import ApiError
 from gllm.frontend.generation import TextDelta, TextResult
+from gllm.frontend.tool_calls.call import ToolCall
 
 VERSION = version("gllm")
 FINGERPRINT = f"gllm-{VERSION}"
@@ -69,8 +70,8 @@ class Answer(ABC):
         """One choice of a whole answer."""
 
     @abstractmethod
-    def content(self, text: str) -> str:
-        """The JSON members of a choice that hold a piece of text."""
+    def content(self, index: int, delta: TextDelta) -> str:
+        """The JSON members of a choice that hold what a delta shows."""
 
     def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
         """The answer of a request that is not streamed."""
@@ -90,13 +91,12 @@ class Answer(ABC):
         """The event of one delta; nothing where it has nothing to show."""
         if delta.finish_reason is not None:
             end = f'"{delta.finish_reason}","stop_reason":{_to_json(delta.stop_reason)}'
-        elif delta.text:
+        elif delta.text or delta.tool_call is not None:
             end = "null"
         else:
             return b""
-        return (
-            f'{self._before}{index},{self.content(delta.text)},"logprobs":null,"finish_reason":{end}{self._after}'
-        ).encode()
+        shown = self.content(index, delta)
+        return (f'{self._before}{index},{shown},"logprobs":null,"finish_reason":{end}{self._after}').encode()
 
     def closing(self, usage: Usage) -> bytes:
         """The events after all text."""
@@ -112,22 +112,40 @@ class CompletionAnswer(Answer):
     def choice(self, index: int, result: TextResult) -> dict[str, Any]:
         return {"index": index, "text": result.text}
 
-    def content(self, text: str) -> str:
-        return f'"text":{_text(text)}'
+    def content(self, index: int, delta: TextDelta) -> str:
+        del index
+        return f'"text":{_text(delta.text)}'
 
 
 class ChatAnswer(Answer):
     PREFIX, OBJECT, CHUNK = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def choice(self, index: int, result: TextResult) -> dict[str, Any]:
-        return {"index": index, "message": {"role": "assistant", "content": result.text, "refusal": None}}
+    def __init__(self, model: str, with_usage: bool = False) -> None:
+        super().__init__(model, with_usage)
+        self._num_calls: dict[int, int] = {}  # of each choice, so far
 
-    def content(self, text: str) -> str:
-        return f'"delta":{{"content":{_text(text)}}}' if text else '"delta":{}'
+    def choice(self, index: int, result: TextResult) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": None}
+        if calls := result.tool_calls:
+            message["content"] = result.text or None
+            message["tool_calls"] = [_call(call) for call in calls]
+        return {"index": index, "message": message}
+
+    def content(self, index: int, delta: TextDelta) -> str:
+        if delta.tool_call is None:
+            return f'"delta":{{"content":{_text(delta.text)}}}' if delta.text else '"delta":{}'
+        number = self._num_calls.get(index, 0)
+        self._num_calls[index] = number + 1
+        return f'"delta":{_to_json({"tool_calls": [{"index": number} | _call(delta.tool_call)]})}'
 
     def opening(self, num_choices: int) -> bytes:
         role = '"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
         return b"".join(f"{self._before}{index},{role}{self._after}".encode() for index in range(num_choices))
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def error_event(error: ApiError) -> bytes:

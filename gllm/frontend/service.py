@@ -29,6 +29,7 @@ class Service:
         *,
         model: str,
         chat_template: ChatTemplate | None,
+        tool_form: str | None,
         limits: LimitsConfig,
         tokenizer_workers: int,
     ) -> None:
@@ -37,7 +38,12 @@ class Service:
         self.limits = limits
         self.created = int(time.time())
         self.jobs = Jobs(
-            text, model=model, chat_template=chat_template, limits=limits, num_threads=tokenizer_workers
+            text,
+            model=model,
+            chat_template=chat_template,
+            tool_form=tool_form,
+            limits=limits,
+            num_threads=tokenizer_workers,
         )
         self.is_draining = False
 

@@ -13,6 +13,7 @@ from gllm.config.schema import LimitsConfig
 from gllm.frontend.chat import Ending
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
+from gllm.frontend.tools import ToolUse, tool_use
 from gllm.protocol.wire import INT32_MAX
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
@@ -140,12 +141,19 @@ class ChatBody(GenerationBody):
     max_completion_tokens: NumTokens | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Unchecked = None
+    tool_choice: Unchecked = None
+    parallel_tool_calls: bool | None = None
 
     def ending(self) -> Ending:
         """How the prompt ends; raises `ParameterError`."""
         continues = bool(self.continue_final_message)
         adds = self.add_generation_prompt
         return Ending(not continues if adds is None else adds, continues)
+
+    def tool_use(self) -> ToolUse:
+        """Which tools may be called; raises `ParameterError`."""
+        return tool_use(self.tools, self.tool_choice, self.parallel_tool_calls)
 
     def num_tokens_asked(self) -> int | None:
         newer, older = self.max_completion_tokens, self.max_tokens

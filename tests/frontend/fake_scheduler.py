@@ -38,9 +38,9 @@ class FakeScheduler:
     (which it sends) or at max_tokens; a script that ends before both stays open.
     """
 
-    def __init__(self, address: str, vocab_size: int) -> None:
+    def __init__(self, address: str, vocab_size: int, max_model_len: int = MAX_MODEL_LEN) -> None:
         self.ready = SchedulerReady(
-            max_model_len=MAX_MODEL_LEN, num_pages=100, page_size=16, vocab_size=vocab_size
+            max_model_len=max_model_len, num_pages=100, page_size=16, vocab_size=vocab_size
         )
         self.script: Callable[[Submit], list[int]] = silence
         self.reject: Rejected | None = None
@@ -97,6 +97,7 @@ class FakeScheduler:
                 counts = dict.fromkeys(Stats.__slots__, 0) | {
                     "passed_over": [0] * len(PassedOver),
                     "oldest_step_s": self.oldest_step_s,
+                    "series": [],
                 }
                 server.send(peer, Stats(**counts))
             case Submit() if self.reject is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import uvloop
-from fake_scheduler import FakeScheduler
+from fake_scheduler import MAX_MODEL_LEN, FakeScheduler
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.app import Gateway
@@ -31,6 +31,8 @@ class Deployment:
         tokenizer: Tokenizer,
         limits: LimitsConfig,
         sampling_defaults: Mapping[str, Any] = NEUTRAL,
+        template: ChatTemplate | None = None,
+        tool_form: str | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.tokenizer = tokenizer
@@ -39,6 +41,8 @@ class Deployment:
         self._address = address
         self._limits = limits
         self._sampling_defaults = sampling_defaults
+        self._template = template or ChatTemplate.find(tokenizer)
+        self._tool_form = tool_form
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._live()), daemon=True)
         self._thread.start()
@@ -50,8 +54,13 @@ class Deployment:
         self.engine = EngineClient(self._address)
         await self.engine.start(10)
         text = TextEngine(self.engine, self.tokenizer, [], 0, self._sampling_defaults)
-        template = ChatTemplate.find(self.tokenizer)
-        self.gateway = Gateway(text, model="tiny", chat_template=template, limits=self._limits)
+        self.gateway = Gateway(
+            text,
+            model="tiny",
+            chat_template=self._template,
+            limits=self._limits,
+            tool_form=self._tool_form,
+        )
         self.http_server = HttpServer(self.gateway, self._started.set)
         serving = asyncio.create_task(self.http_server.serve(sockets=[self.listener]))
         await serving
@@ -98,13 +107,18 @@ class Deployment:
 
 @contextmanager
 def serving(
-    directory: Path, tokenizer: Tokenizer, sampling_defaults: Mapping[str, Any] = NEUTRAL
+    directory: Path,
+    tokenizer: Tokenizer,
+    sampling_defaults: Mapping[str, Any] = NEUTRAL,
+    template: ChatTemplate | None = None,
+    tool_form: str | None = None,
+    max_model_len: int = MAX_MODEL_LEN,
 ) -> Iterator[Deployment]:
     """A server with small limits and its scheduler; the socket between them is in `directory`."""
     address = f"ipc://{directory}/f.sock"
-    scheduler = FakeScheduler(address, tokenizer.vocab_size)
+    scheduler = FakeScheduler(address, tokenizer.vocab_size, max_model_len)
     limits = LimitsConfig(max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20)
-    running = Deployment(scheduler, address, tokenizer, limits, sampling_defaults)
+    running = Deployment(scheduler, address, tokenizer, limits, sampling_defaults, template, tool_form)
     yield running
     running.close()
     scheduler.close()

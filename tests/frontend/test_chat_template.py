@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_tokenizers import CHATML, byte_fallback_backend, byte_level_backend, made
 
-from gllm.frontend.chat import MAX_MESSAGES, ChatTemplate, checked_messages
+from gllm.frontend.chat import ChatTemplate
+from gllm.frontend.messages import MAX_MESSAGES, checked_messages
 from gllm.frontend.params import ParameterError
 from gllm.process import StartError
 
@@ -53,6 +54,10 @@ CHATS = [
 
 def messages(*turns: tuple[str, str]) -> list[dict[str, Any]]:
     return [{"role": role, "content": content} for role, content in turns]
+
+
+def calling(**function: Any) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -114,7 +119,24 @@ def test_a_space_piece_is_put_behind_each_special_token_as_always() -> None:
         ([{"content": "x"}], "messages[0].role", "one of"),
         ([{"role": "wizard", "content": "x"}], "messages[0].role", "one of"),
         ([{"role": ["user"], "content": "x"}], "messages[0].role", "one of"),
-        ([{"role": "tool", "content": "x"}], "messages[0].role", "not supported"),
+        ([{"role": "function", "content": "x"}], "messages[0].role", "not supported"),
+        ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id", "string"),
+        ([{"role": "tool", "tool_call_id": "c"}], "messages[0].content", "string"),
+        ([{"role": "assistant", "content": None}], "messages[0].content", "string"),
+        ([{"role": "assistant", "content": "x", "audio": {}}], "messages[0].audio", "not supported"),
+        ([{"role": "assistant", "tool_calls": {}}], "messages[0].tool_calls", "list"),
+        ([{"role": "assistant", "tool_calls": [{"id": "c"}]}], "messages[0].tool_calls[0]", "object"),
+        (
+            [calling(name="a b", arguments="{}")],
+            "messages[0].tool_calls[0].function.name",
+            "no name",
+        ),
+        ([calling(name="f", arguments={})], "messages[0].tool_calls[0]", "object"),
+        (
+            [calling(name="f", arguments="[1]")],
+            "messages[0].tool_calls[0].function.arguments",
+            "JSON of an object",
+        ),
         ([{"role": "user"}], "messages[0].content", "string"),
         ([{"role": "user", "content": 3}], "messages[0].content", "string"),
         ([{"role": "user", "content": []}], "messages[0].content", "string"),
@@ -125,7 +147,7 @@ def test_a_space_piece_is_put_behind_each_special_token_as_always() -> None:
             "messages[0].content[0].type",
             "text only",
         ),
-        ([{"role": "user", "content": "x", "tool_calls": [1]}], "messages[0].tool_calls", "not supported"),
+        ([{"role": "user", "content": "x", "tool_calls": [1]}], "messages[0].tool_calls", "belong"),
         ([{"role": "user", "content": "x", "colour": 1}], "messages[0].colour", "unknown"),
         ([{"role": "user", "content": "x", "name": 1}], "messages[0].name", "string"),
     ],

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.body import parse_object
-from gllm.frontend.chat import checked_messages
 from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.fields import HARMLESS, NEUTRAL
+from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, SamplingParams
 from gllm.frontend.types import ChatBody, CompletionBody
 

@@ -1,0 +1,101 @@
+"""Which parser reads which form, and how a stream of text goes through one. Knows nothing of HTTP."""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
+
+from gllm.config.schema import FrontendConfig
+from gllm.frontend.families import Family
+from gllm.frontend.generation import TextDelta
+from gllm.frontend.tool_calls.call import Piece, ToolCall, ToolParser
+from gllm.frontend.tool_calls.named_line import JsonLineParser, PythonLineParser
+from gllm.frontend.tool_calls.objects import ObjectsParser
+from gllm.frontend.tool_calls.tagged import TaggedParser
+
+FORMS: Mapping[str, Callable[[Collection[str]], ToolParser]] = {
+    "hermes": TaggedParser,
+    "llama3_json": ObjectsParser,
+    "chatglm3": PythonLineParser,
+    "glm4": JsonLineParser,
+}
+
+
+def form_in_force(config: FrontendConfig, family: Family | None) -> str | None:
+    """The form that the deployment's options choose, else the family's; None: no calls are read."""
+    if not config.auto_tool_choice:
+        return None
+    if config.tool_call_parser != "auto":
+        return config.tool_call_parser
+    return (family.tool_form or None) if family else None
+
+
+class Pieces:
+    """One answer's pieces: white space around calls is not shown, the rest as the parser gives it."""
+
+    def __init__(self, parser: ToolParser) -> None:
+        self._parser = parser
+        self._space = ""  # not shown until something that is text follows
+        self._after_call = False
+        self.num_calls = 0
+
+    def read(self, text: str, last: bool) -> list[Piece]:
+        """What is known after `text`, neighbouring texts joined."""
+        pieces = self._parser.feed(text)
+        if last:
+            pieces += self._parser.finish()
+        shown: list[Piece] = []
+        for piece in pieces:
+            if isinstance(piece, ToolCall):
+                shown.append(piece)
+                self.num_calls += 1
+                self._space, self._after_call = "", True
+            elif text := self._without_space(piece):
+                if shown and isinstance(shown[-1], str):
+                    shown[-1] += text
+                else:
+                    shown.append(text)
+        if last and self._space:
+            shown.append(self._space)
+            self._space = ""
+        return shown
+
+    def _without_space(self, text: str) -> str:
+        if self._after_call:
+            text = text.lstrip()
+            self._after_call = not text
+        text = self._space + text
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        return shown
+
+
+async def with_calls(
+    stream: AsyncGenerator[TextDelta, None], parser: ToolParser, is_parallel: bool
+) -> AsyncGenerator[TextDelta, None]:
+    """The deltas of `stream` with calls apart from text: each has one of them at most.
+
+    An answer that ends by itself with calls in it has the finish reason "tool_calls". Unless
+    `is_parallel` the first call ends it.
+    """
+    pieces = Pieces(parser)
+    async with aclosing(stream):
+        async for delta in stream:
+            found = pieces.read(delta.text, delta.finish_reason is not None)
+            if pieces.num_calls and not is_parallel:
+                first = next(index for index, piece in enumerate(found) if isinstance(piece, ToolCall))
+                del found[first + 1 :]
+                delta.finish_reason, delta.stop_reason = "stop", None
+            ends_with_call = bool(found) and isinstance(found[-1], ToolCall)
+            last = found.pop() if found and not (delta.finish_reason and ends_with_call) else ""
+            for piece in found:
+                yield _delta(TextDelta("", [], num_cached_tokens=delta.num_cached_tokens), piece)
+            if pieces.num_calls and delta.finish_reason == "stop":
+                delta.finish_reason = "tool_calls"
+            yield _delta(delta, last)
+            if delta.finish_reason is not None:
+                return
+
+
+def _delta(delta: TextDelta, piece: Piece) -> TextDelta:
+    """`delta` with `piece` in place of its text."""
+    delta.text, delta.tool_call = ("", piece) if isinstance(piece, ToolCall) else (piece, None)
+    return delta

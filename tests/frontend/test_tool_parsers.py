@@ -1,0 +1,190 @@
+"""Calls of tools in text: found in each form, however the text is cut; what is no call stays text."""
+
+import json
+from itertools import pairwise
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gllm.config.schema import FrontendConfig
+from gllm.frontend.families import FAMILIES
+from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.forms import FORMS, Pieces, form_in_force
+from gllm.frontend.tool_calls.named_line import keyword_literals
+from gllm.frontend.tool_calls.objects import ArgumentsParser, ArrayParser
+
+NAMES = ["get_weather", "get", "add"]
+PARSERS = {**FORMS, "array": ArrayParser, "arguments": ArgumentsParser}
+
+
+def parsed(form: str, parts: list[str]) -> list[Any]:
+    """The pieces of an answer that comes in `parts`, neighbouring texts joined."""
+    pieces = Pieces(PARSERS[form](["get"] if form == "arguments" else NAMES))
+    found: list[Any] = []
+    for index, part in enumerate(parts):
+        for piece in pieces.read(part, index == len(parts) - 1):
+            if isinstance(piece, str) and found and isinstance(found[-1], str):
+                found[-1] += piece
+            else:
+                found.append(piece)
+    return found
+
+
+def call(name: str, **arguments: Any) -> ToolCall:
+    return ToolCall(name, json.dumps(arguments, ensure_ascii=False))
+
+
+PARIS = call("get_weather", city="Paris")
+ONE = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+LLAMA = '{"name": "get_weather", "parameters": {"city": "Paris"}}'
+GLM3 = "get_weather\n ```python\ntool_call(city='Paris')\n```"
+
+EXAMPLES: list[tuple[str, str, list[Any]]] = [
+    ("hermes", ONE, [PARIS]),
+    ("hermes", f"Let me see.\n{ONE}\n{ONE}\n", ["Let me see.", PARIS, PARIS]),
+    ("hermes", f"a {ONE} b {ONE} c", ["a", PARIS, "b", PARIS, "c"]),
+    ("hermes", ONE.removesuffix("</tool_call>"), [PARIS]),
+    ("hermes", ONE.removesuffix("call>"), [PARIS]),
+    (
+        "hermes",
+        '<tool_call>{"name":"add","arguments":{"a":"</tool_call>{\\"}"}}</tool_call>',
+        [call("add", a='</tool_call>{"}')],
+    ),
+    ("llama3_json", LLAMA, [PARIS]),
+    ("llama3_json", f" <|python_tag|> {LLAMA} ; {LLAMA}", [PARIS, PARIS]),
+    ("llama3_json", f"{LLAMA} and more", [PARIS, "and more"]),
+    ("chatglm3", GLM3, [PARIS]),
+    (
+        "chatglm3",
+        "add\n```python\ntool_call(a=[1, -2.5e3, None], b={'x': True}, c=\"it's\\n\\u4e2d\")\n```",
+        [call("add", a=[1, -2500.0, None], b={"x": True}, c="it's\n中")],
+    ),
+    ("chatglm3", "get\n```python\ntool_call()\n```\n", [call("get")]),
+    ("glm4", '\nget_weather\n{"city": "Paris"}', [PARIS]),
+    ("glm4", 'get \n {"a": {"b": [1, null]}} ', [call("get", a={"b": [1, None]})]),
+    ("array", f"[{LLAMA}, {LLAMA}]", [PARIS, PARIS]),
+    ("arguments", '{"city": "Paris"}', [call("get", city="Paris")]),
+]
+
+
+@pytest.mark.parametrize(("form", "text", "expected"), EXAMPLES)
+def test_calls_are_found_in_their_form_however_the_text_is_cut(
+    form: str, text: str, expected: list[Any]
+) -> None:
+    assert parsed(form, [text]) == expected
+    assert parsed(form, [*text, ""]) == expected
+    for cut in range(len(text) + 1):
+        assert parsed(form, [text[:cut], text[cut:]]) == expected, cut
+
+
+NO_CALLS: list[tuple[str, str]] = [
+    *[(form, text) for form in FORMS
+      for text in ("", " hello ", "{", "}", "get", "get\n", '{"a": 1}\n', "[1]")],
+    ("hermes", "<tool_call>"),
+    ("hermes", "<tool_call> not json </tool_call>"),
+    ("hermes", '<tool_call>{"name": "get_weather", "arguments": {"city": "Par'),
+    ("hermes", '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get"}</tool_call>'),
+    ("hermes", '<tool_call>{"name": ["get"], "arguments": {}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get", "arguments": [1]}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": NaN}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": 1e999}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": "\\ud800"}}</tool_call>'),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {}} and </tool_call>'),
+    ("hermes", "<tool_call>" + "[" * 5000),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "[" * 5000 + "]" * 5000 + "}}</tool_call>"),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "9" * 5000 + "}}</tool_call>"),
+    ("llama3_json", f"Sure: {LLAMA}"),
+    ("llama3_json", '{"name": "unknown", "parameters": {}}'),
+    ("llama3_json", LLAMA[:-1]),
+    ("chatglm3", "get_weather\n```python\n__import__('os').system('id')\n```"),
+    ("chatglm3", "get_weather\n```python\ntool_call(city=open('/etc/passwd').read())\n```"),
+    ("chatglm3", "get_weather\n```python\ntool_call('Paris')\n```"),
+    ("chatglm3", "get_weather\n```python\ntool_call(city='Paris'"),
+    ("chatglm3", "unknown\n```python\ntool_call(city='Paris')\n```"),
+    ("glm4", "get_weather\nis the name of a tool"),
+    ("glm4", 'get_weather {"city": "Paris"}'),
+    ("array", f"[{LLAMA}, 1]"),
+    ("array", "[]"),
+    ("arguments", '{"city": "Par'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "text"), NO_CALLS, ids=[f"{form}-{text[:40]}" for form, text in NO_CALLS])
+def test_what_is_no_call_stays_the_text_it_is(form: str, text: str) -> None:
+    expected = [text] if text else []
+    assert parsed(form, [text]) == expected
+    assert parsed(form, [*text, ""]) == expected
+
+
+fragments = st.sampled_from(
+    [
+        "<tool_call>", "</tool_call>", "<tool", "_call>", '{"name": "get", ', '"arguments": {}}', "{", "}",
+        "[", "]", '"', "\\", ";", ",", " ", "\n", "a", "字", "get", "get_weather", "\n{}", "add\n",
+        "tool_call(", ")", "```", "```python\n", "<|python_tag|>", LLAMA, ONE, GLM3, "a='x'",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=400)
+@given(
+    form=st.sampled_from(sorted(PARSERS)),
+    parts=st.lists(fragments, max_size=14),
+    cuts=st.lists(st.integers(0, 200), max_size=8),
+)
+def test_the_cuts_of_a_stream_never_show(form: str, parts: list[str], cuts: list[int]) -> None:
+    text = "".join(parts)
+    whole = parsed(form, [text])
+    assert parsed(form, [*text, ""]) == whole
+    at = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    assert parsed(form, [text[a:b] for a, b in pairwise(at)]) == whole
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text("ab'\"", max_size=3), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+arguments = st.dictionaries(st.sampled_from(["a", "city", "名"]), values, max_size=3)
+
+
+@given(arguments=arguments)
+def test_any_arguments_come_back_from_every_form(arguments: dict[str, Any]) -> None:
+    written = json.dumps(arguments, ensure_ascii=False)
+    expected = [ToolCall("get", written)]
+    assert parsed("hermes", [f'<tool_call>{{"name": "get", "arguments": {written}}}</tool_call>']) == expected
+    assert parsed("llama3_json", [f'{{"name": "get", "parameters": {written}}}']) == expected
+    assert parsed("glm4", [f"get\n{written}"]) == expected
+    python = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    assert parsed("chatglm3", [f"get\n```python\ntool_call({python})\n```"]) == expected
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["a", "a=", "a==1", "=1", "a=b", "a=1 b=2", "a={1}", "a=(1)", "a=f'x'", "a='", "a=1)", "*a", "a:1", "]"],
+)
+def test_only_keywords_with_literals_are_read(written: str) -> None:
+    assert keyword_literals(written) is None
+
+
+def test_every_form_can_be_chosen_and_a_family_has_its_own() -> None:
+    chosen = FrontendConfig.model_fields["tool_call_parser"]
+    assert {"auto", *FORMS} == set(get_args(chosen.annotation))
+    forms = {family.name: form_in_force(FrontendConfig(), family) for family in FAMILIES}
+    assert forms == {
+        "llama3": "llama3_json", "llama2": None, "qwen2": "hermes", "chatglm2": None,
+        "chatglm3": "chatglm3", "glm4": "glm4",
+    }  # fmt: skip
+    assert form_in_force(FrontendConfig(), None) is None
+    assert form_in_force(FrontendConfig(tool_call_parser="glm4"), FAMILIES[0]) == "glm4"
+    assert form_in_force(FrontendConfig(auto_tool_choice=False), FAMILIES[0]) is None
+    assert FrontendConfig.model_validate({"tool_call_parser": "qwen25"}).tool_call_parser == "hermes"
+
+
+def test_a_long_answer_that_opens_many_calls_takes_linear_time() -> None:
+    for text in ("<tool_call>{" * 20_000, '<tool_call>{"a": "' * 20_000, "<tool_call>{}x" * 20_000):
+        assert parsed("hermes", [text]) == [text]
