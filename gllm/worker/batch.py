@@ -4,7 +4,7 @@ Vectorised: no Python over tokens, and none over rows that decode. Changes no ta
 of the model or of how attention is computed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from gllm.protocol.messages import StepPlan
+from gllm.worker.logprobs import Asked, asked_of_prompts, asked_of_sampled
 from gllm.worker.masks import Masks, masks_of
+from gllm.worker.shaping import Entered, ShapedRows
 from gllm.worker.slots import Ints, PageWrites, Slots
 
 GroupRows = Callable[[Tensor, Tensor, Tensor, int], Any]  # `Operators.group_rows` of a model's heads
@@ -46,6 +48,10 @@ class Batch:
     top_p: Tensor  # float32 [num_sampling]
     seed: Tensor  # int64 [num_sampling]
     sampled_position: Tensor  # int64 [num_sampling], of the token that will be drawn
+    entered: Sequence[Entered]  # whose rows of the history must be written before they are used
+    shaped: ShapedRows | None
+    logprobs: Asked | None  # of the tokens that will be drawn
+    prompt_logprobs: Asked | None
     masks: Masks | None  # of the rows whose token a grammar limits
 
     @property
@@ -109,6 +115,12 @@ def build_batch(
         top_p=torch.from_numpy(tables.top_p[sampling_slots]),
         seed=torch.from_numpy(tables.seed[sampling_slots]),
         sampled_position=torch.from_numpy(ends[sampling]),
+        entered=tables.shapings.take_entered(),
+        shaped=tables.shapings.rows(
+            sampling_slots, ends[sampling], ends[sampling] - tables.num_prompt_tokens[sampling_slots]
+        ),
+        logprobs=asked_of_sampled(tables, sampling_slots),
+        prompt_logprobs=asked_of_prompts(tables, slots, counts, query_start),
         masks=masks_of(plan, sampling, tables.vocab_size),
     )
 

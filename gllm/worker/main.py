@@ -83,10 +83,20 @@ def serve(
 
 def _result(step: Launched) -> StepResult:
     """The answer to a step that is home."""
-    tokens = column(step.output.take().tokens.tolist())
-    return StepResult(
-        step.plan.epoch, step.plan.step, tokens, step.start_ns, time.monotonic_ns(), step.idle_ns
+    sampled, plan = step.output.take(), step.plan
+    result = StepResult(
+        epoch=plan.epoch,
+        step=plan.step,
+        tokens=column(sampled.tokens.tolist()),
+        start_ns=step.start_ns,
+        end_ns=time.monotonic_ns(),
+        idle_ns=step.idle_ns,
     )
+    if sampled.logprobs is not None:
+        result.logprobs = sampled.logprobs.of_tokens()
+    if sampled.prompt_logprobs is not None:
+        result.prompt_logprobs = sampled.prompt_logprobs.of_prompts()
+    return result
 
 
 def _make_runner(child: Child) -> "ModelRunner":

@@ -9,12 +9,16 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from gllm.worker.logprobs import Computed
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """What came of a step's sampling rows, in plan order: on the device, or home on the host."""
 
     tokens: Tensor  # int64 [num_sampling]
+    logprobs: Computed | None = None  # of those tokens, where somebody asked
+    prompt_logprobs: Computed | None = None
 
     @classmethod
     def shapes(cls, num_sampling: int) -> "Sampled":

@@ -17,10 +17,14 @@ from gllm.kernels.dispatch import Operators
 from gllm.protocol.messages import StepPlan
 from gllm.protocol.wire import column
 from gllm.worker.batch import Batch, build_batch, with_last_tokens
+from gllm.worker.history import History
+from gllm.worker.logprobs import Asked, Computed
 from gllm.worker.models.architecture import Architecture
-from gllm.worker.models.decoder import Decoder, Pages
+from gllm.worker.models.decoder import Decoder, Hidden, Pages
 from gllm.worker.output import Done, Sampled, StepOutput
 from gllm.worker.slots import PlanError, Slots
+
+READ_OUT_BLOCK = 1 << 21  # logits of a prompt's tokens at once
 
 
 class ModelRunner:
@@ -36,6 +40,7 @@ class ModelRunner:
         self.pages = pages
         self.operators = operators
         self.max_num_batched_tokens = max_num_batched_tokens
+        self.history = History(slots.num_slots, slots.vocab_size, slots.last_token.device)
         self.forward_end_ns = 0  # of the last step, CLOCK_MONOTONIC; 0: this runner does not know
         facts = model.facts
         self._group_rows = partial(
@@ -55,9 +60,14 @@ class ModelRunner:
 
         Raises `PlanError` for a plan that contradicts the tables.
         """
-        batch, logits = self.forward(plan)
+        batch = self._apply(plan)
+        hidden = self.model.hidden(batch, self.pages)
+        logits = self.model.read_out(hidden, batch.sampling_tokens)
         self.forward_end_ns = time.monotonic_ns()
-        return Done(self.sample(batch, logits))
+        sampled = self.sample(batch, logits)
+        if batch.prompt_logprobs is not None:
+            sampled = replace(sampled, prompt_logprobs=self._prompt_logprobs(batch.prompt_logprobs, hidden))
+        return Done(sampled)
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> tuple[Batch, Tensor]:
@@ -65,6 +75,33 @@ class ModelRunner:
 
         The tables then stand behind the plan but for the last tokens, which `sample` sets.
         """
+        batch = self._apply(plan)
+        return batch, self.model(batch, self.pages)
+
+    @torch.inference_mode()
+    def sample(self, batch: Batch, logits: Tensor) -> Sampled:
+        """What comes of the sampling rows; the tokens are also kept as the next step's input.
+
+        Changes `logits`, in the order that `kernels/reference.py` documents.
+        """
+        asked = batch.logprobs
+        own = None if asked is None else logits[asked.rows]  # a copy, before anything changes them
+        self.history.enter(batch.entered)
+        if batch.masks is not None:
+            self.operators.apply_masks(logits, batch.masks.rows, batch.masks.bits)
+        if batch.shaped is not None:
+            self.history.shape(self.operators, logits, batch.shaped)
+        tokens = self._draw(batch, logits)
+        self.slots.last_token[batch.sampling_slots] = tokens
+        if batch.shaped is not None:
+            self.history.add(batch.shaped, tokens)
+        if asked is None or own is None:
+            return Sampled(tokens)
+        computed = self.operators.logprobs(own, tokens[asked.rows], asked.num_top)
+        return Sampled(tokens, Computed(*computed, asked.parts))
+
+    def _apply(self, plan: StepPlan) -> Batch:
+        """The batch of `plan`; the tables then stand behind the plan."""
         self.slots.apply(plan)
         slots, counts = self.slots.rows(plan)
         if not 0 < counts.sum() <= self.max_num_batched_tokens:
@@ -80,22 +117,33 @@ class ModelRunner:
             with_rotary_lengths=self.model.facts.rotary.length_bound is not None,
         )
         self.slots.advance(slots, counts)
-        batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
-        return batch, self.model(batch, self.pages)
+        return replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
 
-    @torch.inference_mode()
-    def sample(self, batch: Batch, logits: Tensor) -> Sampled:
-        """What comes of the sampling rows; the tokens are also kept as the next step's input."""
-        if batch.masks is not None:
-            self.operators.apply_masks(logits, batch.masks.rows, batch.masks.bits)
+    def _draw(self, batch: Batch, logits: Tensor) -> Tensor:
+        """int64 [num_sampling]."""
         if batch.all_greedy:
-            tokens = self.operators.greedy(logits)
-        else:
-            tokens = self.operators.sample(
-                logits, batch.temperature, batch.top_k, batch.top_p, batch.seed, batch.sampled_position
-            )
-        self.slots.last_token[batch.sampling_slots] = tokens
-        return Sampled(tokens)
+            return self.operators.greedy(logits)
+        return self.operators.sample(
+            logits,
+            batch.temperature,
+            batch.top_k,
+            batch.top_p,
+            batch.seed,
+            batch.sampled_position,
+            None if batch.shaped is None else batch.shaped.log_min_p,
+        )
+
+    def _prompt_logprobs(self, asked: Asked, hidden: Hidden) -> Computed:
+        """Log-probabilities of prompt tokens, read out in blocks: a chunk has many and each a vocabulary."""
+        assert asked.targets is not None
+        block = max(1, READ_OUT_BLOCK // self.slots.vocab_size)
+        parts = []
+        for start in range(0, len(asked.rows), block):
+            logits = self.model.read_out(hidden, asked.rows[start : start + block])
+            targets = asked.targets[start : start + block]
+            parts.append(self.operators.logprobs(logits, targets, asked.num_top))
+        ranks, ids, values = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Computed(ranks, ids, values, asked.parts)
 
 
 def allocate_pages(

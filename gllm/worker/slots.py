@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gllm.protocol.messages import Admit, StepPlan
+from gllm.worker.shaping import SlotShapings
 
 Ints = npt.NDArray[np.int64]
 
@@ -69,6 +70,9 @@ class Slots:
         self.top_k = np.zeros(num_slots, np.int32)
         self.top_p = np.ones(num_slots, np.float32)
         self.seed = np.zeros(num_slots, np.int64)
+        self.num_logprobs = np.zeros(num_slots, np.int64)
+        self.num_prompt_logprobs = np.zeros(num_slots, np.int64)
+        self.shapings = SlotShapings(vocab_size)
         self.last_token = torch.zeros(num_slots, dtype=torch.int64, device=device)
         self.device_pages = (
             torch.zeros(self.page_table.shape, dtype=torch.int32, device=device) if pages_on_device else None
@@ -148,6 +152,7 @@ class Slots:
             column[slots] = 0
         for slot in slots:
             self.known[slot] = np.empty(0, np.int32)
+        self.shapings.leave(slots)
 
     def _admit(self, admit: Admit) -> None:
         slot, tokens = admit.slot, np.frombuffer(admit.tokens, np.int32)
@@ -175,6 +180,15 @@ class Slots:
         self.top_k[slot] = sampling.top_k
         self.top_p[slot] = sampling.top_p
         self.seed[slot] = sampling.seed
+        self.num_logprobs[slot] = sampling.num_logprobs
+        self.num_prompt_logprobs[slot] = sampling.num_prompt_logprobs
+        if max(sampling.num_logprobs, sampling.num_prompt_logprobs) > self.vocab_size + 1:
+            raise PlanError(f"the plan asks for the likeliest of more than {self.vocab_size} tokens")
+        if sampling.shaping is not None:
+            try:
+                self.shapings.enter(slot, sampling.shaping, tokens, admit.num_prompt_tokens)
+            except ValueError as error:
+                raise PlanError(str(error)) from None
         if self.num_computed[slot] > self.num_pages[slot] * self.page_size:
             raise PlanError(f"the plan admits {self.num_computed[slot]} computed tokens without their pages")
 

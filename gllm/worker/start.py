@@ -164,11 +164,17 @@ def _demand(options: WorkerOptions, facts: Architecture, dtype: torch.dtype) -> 
         weight_bytes=size * facts.num_parameters(),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
-        logits_bytes=rows * facts.vocab_size * (4 + size) + SAMPLING_BYTES,
+        logits_bytes=_logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size),
         context_bytes=2 * kv_size * size + QUERY_BLOCK_BYTES + table_bytes,
         page_bytes=options.page_size * facts.kv_elements_per_token() * size,
         page_size=options.page_size,
     )
+
+
+def _logits_bytes(rows: int, num_slots: int, vocab_size: int, size: int) -> int:
+    """Logits as computed and in float32; a second time where log-probabilities of all rows are asked for;
+    and the counts of penalties, if every sequence has some."""
+    return rows * vocab_size * (4 + size + 4) + num_slots * vocab_size * 4 + SAMPLING_BYTES
 
 
 def _warm_up(runner: ModelRunner) -> None:

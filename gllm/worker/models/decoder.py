@@ -16,6 +16,7 @@ from gllm.worker.models.architecture import Architecture
 from gllm.worker.rotary import angles
 
 Pages = Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer
+Hidden = tuple[Tensor, Tensor]  # the last layer's output and the residual stream, [num_tokens, size] each
 Parameters = dict[str, Tensor]
 
 
@@ -53,6 +54,11 @@ class Decoder:
 
         pages: of each layer keys and values, [num_pages, page_size, num_kv_heads, head_dim].
         """
+        # Only the last token of a row that reached its end is read out: a chunk's others need no logits.
+        return self.read_out(self.hidden(batch, pages), batch.sampling_tokens)
+
+    def hidden(self, batch: Batch, pages: Pages) -> Hidden:
+        """What stands behind the last layer, of every token of the batch; writes all rows' KV."""
         rms_norm, add_rms_norm = self.operators.rms_norm, self.operators.add_rms_norm
         eps = self.facts.norm_eps
         cos_sin = self._angles(batch)
@@ -68,9 +74,14 @@ class Decoder:
             x = layer.mlp(x)
             if layer.mlp_post_norm is not None:
                 x = rms_norm(x, layer.mlp_post_norm, eps)
-        # Only the last token of a row that reached its end is read out: a chunk's others need no logits.
-        x, residual = x[batch.sampling_tokens], residual[batch.sampling_tokens]
-        return self.lm_head(add_rms_norm(x, residual, self.norm, eps)[0]).float()
+        return x, residual
+
+    def read_out(self, hidden: Hidden, tokens: Tensor) -> Tensor:
+        """float32 logits [len(tokens), vocab] behind these of the batch's tokens, int64."""
+        x, residual = hidden[0][tokens], hidden[1][tokens]
+        return self.lm_head(
+            self.operators.add_rms_norm(x, residual, self.norm, self.facts.norm_eps)[0]
+        ).float()
 
     def _angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """cos and sin of the batch's tokens, float32 [num_tokens, rotated dims / 2]."""
