@@ -4,16 +4,23 @@ Each draws at temperature 1, ignores the end of text, and counts what it really 
 is imported only when its engine is chosen. Knows nothing of data sets and clocks.
 """
 
+import functools
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from gllm.bench.breakdown import FORWARD, OUTPUT, SAMPLE, SCHEDULE, Timed, of_trace
 from gllm.bench.datasets import Sample
 from gllm.bench.errors import BenchError
 from gllm.config import DeploymentConfig
+from gllm.timeline import Trace
 
 INSTALL = {
     "vllm": "pip install vllm, in an environment of its own",
@@ -24,6 +31,9 @@ INSTALL = {
 class Engine(Protocol):
     def generate(self, samples: Sequence[Sample], show_progress: bool) -> tuple[int, int]:
         """Answer all samples; returns the prompt tokens and the output tokens."""
+
+    def timed(self) -> Iterable[Timed]:
+        """What it did when, for the breakdown; complete once the engine has ended, empty if unknown."""
 
 
 @contextmanager
@@ -36,9 +46,12 @@ def engine(name: str, config: DeploymentConfig, max_batch_size: int | None) -> I
 class _Listed:
     """An engine with vLLM's call form, which is ours, too. params: makes sampling parameters."""
 
-    def __init__(self, llm: Any, params: Callable[..., Any]) -> None:
+    def __init__(
+        self, llm: Any, params: Callable[..., Any], timed: Callable[[], Iterable[Timed]] = tuple
+    ) -> None:
         self._llm = llm
         self._params = params
+        self.timed = timed
 
     def generate(self, samples: Sequence[Sample], show_progress: bool) -> tuple[int, int]:
         prompts = [
@@ -59,14 +72,21 @@ def _gllm(config: DeploymentConfig, _max_batch_size: int | None) -> Iterator[Eng
     from gllm.frontend.params import SamplingParams
     from gllm.llm import LLM
 
-    with LLM(config=config) as llm:
-        yield _Listed(llm, SamplingParams)
+    with tempfile.TemporaryDirectory(prefix="gllm-bench-") as folder:
+        path = Path(config.observability.trace_file or Path(folder, "trace.json"))
+        observability = config.observability.model_copy(update={"trace_file": str(path)})
+        steps: list[Timed] = []
+        try:
+            with LLM(config=config.model_copy(update={"observability": observability})) as llm:
+                yield _Listed(llm, SamplingParams, lambda: steps)
+        finally:
+            steps += of_trace(Trace.read(path)) if path.exists() else ()
 
 
 @contextmanager
 def _vllm(config: DeploymentConfig, _max_batch_size: int | None) -> Iterator[Engine]:
     vllm = _library("vllm")
-    options = {
+    options: dict[str, Any] = {
         "max_model_len": config.model.max_len if isinstance(config.model.max_len, int) else None,
         "dtype": config.model.dtype,
         "gpu_memory_utilization": config.worker.gpu_memory_utilization,
@@ -75,7 +95,41 @@ def _vllm(config: DeploymentConfig, _max_batch_size: int | None) -> Iterator[Eng
         "seed": config.model.seed,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    yield _Listed(vllm.LLM(model=str(config.model.path), **given), vllm.SamplingParams)
+    in_process = os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    if in_process:  # one step after the other, which can be timed from outside
+        given |= {"distributed_executor_backend": "uni", "async_scheduling": False}
+    llm = vllm.LLM(model=str(config.model.path), **given)
+    stopwatch = Stopwatch()
+    if in_process:
+        engine, core = llm.llm_engine, llm.llm_engine.engine_core.engine_core
+        stopwatch.time(engine, "add_request", SCHEDULE)
+        stopwatch.time(core.scheduler, "schedule", SCHEDULE)
+        stopwatch.time(core.model_executor, "execute_model", FORWARD)
+        stopwatch.time(core.model_executor, "sample_tokens", SAMPLE)
+        stopwatch.time(core.scheduler, "update_from_output", OUTPUT)
+        stopwatch.time(engine.output_processor, "process_outputs", OUTPUT)
+    yield _Listed(llm, vllm.SamplingParams, lambda: stopwatch.steps)
+
+
+class Stopwatch:
+    """Notes when methods of another library's objects run; such an engine does one thing at a time."""
+
+    def __init__(self) -> None:
+        self.steps: list[Timed] = []
+
+    def time(self, owner: Any, method: str, part: str) -> None:
+        """Count the calls of `owner.method` for `part`."""
+        call = getattr(owner, method)
+
+        @functools.wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic_ns()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.steps.append((part, began, time.monotonic_ns()))
+
+        setattr(owner, method, timed)
 
 
 class _HuggingFace:
@@ -93,6 +147,11 @@ class _HuggingFace:
         model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype="auto")
         self._model = model.to(self._device).eval()
         self._max_batch_size = max_batch_size
+        self._stopwatch = Stopwatch()
+        self._stopwatch.time(self._model, "forward", FORWARD)
+
+    def timed(self) -> Iterable[Timed]:
+        return self._stopwatch.steps
 
     def generate(self, samples: Sequence[Sample], show_progress: bool) -> tuple[int, int]:
         num_prompt = 0
@@ -106,6 +165,7 @@ class _HuggingFace:
     def _run(self, batch: Sequence[Sample]) -> int:
         """Answer one batch; returns its prompt tokens."""
         torch = self._torch
+        began = time.monotonic_ns()
         prompts: list[list[int]] = [
             self._tokenizer(sample.prompt).input_ids
             if isinstance(sample.prompt, str)
@@ -119,12 +179,21 @@ class _HuggingFace:
             tokens[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         num_output = max(sample.num_output_tokens for sample in batch)
+        steps = self._stopwatch.steps
+        steps.append((SCHEDULE, began, since := time.monotonic_ns()))
+        num_before = len(steps)
         found = self._model.generate(
             input_ids=tokens.to(self._device), attention_mask=mask.to(self._device), do_sample=True,
             temperature=1.0, top_p=1.0, top_k=0, min_new_tokens=num_output, max_new_tokens=num_output,
             pad_token_id=0,
         )  # fmt: skip
+        # All of `generate` but the model is sampling, and the care of its tensors.
+        for _, forward_began, forward_ended in steps[num_before:]:
+            steps.append((SAMPLE, since, forward_began))
+            since = forward_ended
+        steps.append((SAMPLE, since, decoding := time.monotonic_ns()))
         self._tokenizer.batch_decode(found[:, width:], skip_special_tokens=True)
+        steps.append((OUTPUT, decoding, time.monotonic_ns()))
         return sum(map(len, prompts))
 
 

@@ -117,7 +117,7 @@ def test_throughput_prints_its_lines_and_saves_its_keys(tmp_path: Path) -> None:
     path = tmp_path / "out.json"
     sizes = ["--num-prompts", "6", "--input-len", "16", "--output-len", "8", "--output-json", str(path)]
     done = run(*COMMAND, "throughput", *SMALL, *sizes)
-    first, prompts, outputs = done.stdout.splitlines()
+    first, prompts, outputs, *where = done.stdout.splitlines()
     assert re.fullmatch(
         rf"Throughput: {NUMBER} requests/s, {NUMBER} total tokens/s, {NUMBER} output tokens/s", first
     )
@@ -126,7 +126,17 @@ def test_throughput_prints_its_lines_and_saves_its_keys(tmp_path: Path) -> None:
     result = json.loads(path.read_text())
     assert list(result) == [
         "elapsed_time", "num_requests", "total_num_tokens", "requests_per_second", "tokens_per_second",
+        "output_tokens_per_second", "backend", "date", "model", "micro_batches", "latency_breakdown",
     ]  # fmt: skip
+    assert [line.split("  ")[1] for line in where[1:]] == [
+        "model forward", "sample", "idle (no micro-batch)", "schedule", "process output",
+    ]  # fmt: skip
+    found = result["latency_breakdown"]
+    model_s = found["parts_s"]["model forward"] + found["parts_s"]["sample"]
+    assert model_s + found["idle_s"] == pytest.approx(found["total_s"])
+    assert found["total_s"] == pytest.approx(result["elapsed_time"])
+    for part in ("schedule", "process output"):
+        assert 0 <= found["overlapped_s"][part] <= found["parts_s"][part] > 0
     assert (result["num_requests"], result["total_num_tokens"]) == (6, 6 * 24)
     assert result["requests_per_second"] == pytest.approx(6 / result["elapsed_time"])
 
@@ -141,7 +151,12 @@ def test_the_first_gllm_s_throughput_script_takes_its_options(sharegpt: Path) ->
 def test_transformers_is_a_backend() -> None:
     sizes = "--backend hf --hf-max-batch-size 2 --num-prompts 3 --input-len 8 --output-len 4"
     done = run(*COMMAND, "throughput", *SMALL, *sizes.split())
-    assert done.stdout.endswith("Total num prompt tokens:  24\nTotal num output tokens:  12\n")
+    assert "Total num prompt tokens:  24\nTotal num output tokens:  12\nLatency breakdown" in done.stdout
+    shares = {line[2:24].strip(): float(line[34:42]) for line in done.stdout.splitlines()[-5:]}
+    assert shares["model forward"] + shares["sample"] + shares["idle (no micro-batch)"] == pytest.approx(
+        100, abs=0.2
+    )
+    assert shares["sample"] > 0 and shares["model forward"] > shares["schedule"]  # noqa: PT018
 
 
 def test_latency_prints_its_lines_and_saves_its_keys(tmp_path: Path) -> None:
