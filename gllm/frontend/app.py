@@ -20,7 +20,8 @@ from gllm.config.schema import LimitsConfig
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.generation import TextEngine
-from gllm.frontend.routes import openai, status
+from gllm.frontend.openapi import document_endpoint
+from gllm.frontend.routes import messages, openai, responses, status, tokens
 from gllm.frontend.routes.endpoint import Endpoint, Handler
 from gllm.frontend.service import Service
 from gllm.frontend.streaming import ClientGone
@@ -58,7 +59,12 @@ class Gateway:
         self._num_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        served = [*status.endpoints(self.service), *openai.endpoints(self.service)]
+        served = [
+            endpoint
+            for api in (status, openai, responses, messages, tokens)
+            for endpoint in api.endpoints(self.service)
+        ]
+        served.append(document_endpoint(served, self.service))
         self._app = Starlette(
             routes=[_route(endpoint) for endpoint in served], exception_handlers={HTTPException: _http_error}
         )
@@ -109,19 +115,20 @@ class Gateway:
 
 
 def _route(endpoint: Endpoint) -> Route:
-    return Route(endpoint.path, _handled(endpoint.handle), methods=[endpoint.method])
+    return Route(endpoint.path, _handled(endpoint), methods=[endpoint.method])
 
 
-def _handled(handler: Handler) -> Handler:
-    """`handler`, whose exceptions become answers."""
+def _handled(endpoint: Endpoint) -> Handler:
+    """The endpoint's handler, whose exceptions become answers."""
 
     async def handle(request: Request) -> Response:
         try:
-            return await handler(request)
+            return await endpoint.handle(request)
         except ClientGone:
             return Response(status_code=CLIENT_CLOSED)
         except Exception as error:
-            return _error_response(api_error(error))
+            told = api_error(error)
+            return Response(endpoint.error_body(told), told.status, told.headers, "application/json")
 
     return handle
 

@@ -86,8 +86,25 @@ class Jobs:
         each = [self._checked(prompt, params, asked) for prompt in encoded]
         return Job(encoded, each, body.queue(), CompletionAnswer(self._model, body.wants_usage))
 
-    async def chat(self, body: ChatBody) -> Job:
-        """The job of a chat; raises `ParameterError`."""
+    async def chat(self, body: ChatBody, answer: Answer | None = None) -> Job:
+        """The job of a chat, answered in the form of `answer`, else of a chat; raises `ParameterError`."""
+        use = body.tool_use()
+        parser = self._parser(use)
+        params = body.params(self._limits, self._text.sampling_defaults)
+        prompt = await self.chat_prompt(body)
+        params = self._checked(prompt, params, body.num_tokens_asked())
+        return Job(
+            [prompt],
+            [params],
+            body.queue(),
+            answer or ChatAnswer(self._model, body.wants_usage),
+            is_answer=body.ending().add_generation_prompt,
+            parser=parser,
+            is_parallel=use.is_parallel,
+        )
+
+    async def chat_prompt(self, body: ChatBody) -> list[int]:
+        """The tokens of a chat; raises `ParameterError`."""
         template = self._template
         if template is None:
             raise ParameterError(
@@ -96,22 +113,12 @@ class Jobs:
                 "--chat-template FILE",
             )
         messages = checked_messages(body.messages)
-        use = body.tool_use()
-        parser = self._parser(use)
-        params = body.params(self._limits, self._text.sampling_defaults)
-        ending = body.ending()
-        prompt = await self._in_thread(lambda: template.encode(messages, ending, use.definitions))
-        params = self._checked(prompt, params, body.num_tokens_asked())
-        answer = ChatAnswer(self._model, body.wants_usage)
-        return Job(
-            [prompt],
-            [params],
-            body.queue(),
-            answer,
-            is_answer=ending.add_generation_prompt,
-            parser=parser,
-            is_parallel=use.is_parallel,
-        )
+        ending, tools = body.ending(), body.tool_use().definitions
+        return await self._in_thread(lambda: template.encode(messages, ending, tools))
+
+    async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """The tokens of a text."""
+        return await self._in_thread(lambda: self._text.tokenizer.encode(text, add_special_tokens))
 
     async def whole(self, job: Job) -> bytes:
         """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
@@ -128,7 +135,7 @@ class Jobs:
     async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events."""
         usage, answer = job.usage(), job.answer
-        opening = answer.opening(len(job.prompts))
+        opening = answer.opening(len(job.prompts), usage)
         async with aclosing(merged(self._streams(job))) as deltas:
             async for index, delta in deltas:
                 usage.completion_tokens += len(delta.token_ids)

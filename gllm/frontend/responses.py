@@ -43,7 +43,31 @@ class Usage:
 
 
 class Answer(ABC):
-    """The form of one request's answer.
+    """The form of one request's answer, whole or as events."""
+
+    @abstractmethod
+    def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
+        """The answer of a request that is not streamed."""
+
+    @abstractmethod
+    def opening(self, num_choices: int, usage: Usage) -> bytes:
+        """The events before any text; `usage` counts the prompts."""
+
+    @abstractmethod
+    def event(self, index: int, delta: TextDelta) -> bytes:
+        """The event of one delta; nothing where it has nothing to show."""
+
+    @abstractmethod
+    def closing(self, usage: Usage) -> bytes:
+        """The events after all text."""
+
+    @abstractmethod
+    def failure(self, error: ApiError) -> bytes:
+        """The end of a stream that began well."""
+
+
+class ChoicesAnswer(Answer):
+    """OpenAI's completions and chats: a list of choices.
 
     with_usage: the stream ends with a chunk of counts (and all others carry a null in its place).
     """
@@ -74,7 +98,7 @@ class Answer(ABC):
         """The JSON members of a choice that hold what a delta shows."""
 
     def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
-        """The answer of a request that is not streamed."""
+        """The choices in the order of their prompts."""
         choices = [
             self.choice(index, result)
             | {"logprobs": None, "finish_reason": result.finish_reason, "stop_reason": result.stop_reason}
@@ -82,13 +106,13 @@ class Answer(ABC):
         ]
         return _to_json(self._head | {"choices": choices, "usage": usage.as_json()}).encode()
 
-    def opening(self, num_choices: int) -> bytes:
-        """The events before any text."""
-        del num_choices
+    def opening(self, num_choices: int, usage: Usage) -> bytes:
+        """Nothing, but for chats."""
+        del num_choices, usage
         return b""
 
     def event(self, index: int, delta: TextDelta) -> bytes:
-        """The event of one delta; nothing where it has nothing to show."""
+        """One chunk; nothing where the delta has nothing to show."""
         if delta.finish_reason is not None:
             end = f'"{delta.finish_reason}","stop_reason":{_to_json(delta.stop_reason)}'
         elif delta.text or delta.tool_call is not None:
@@ -99,14 +123,18 @@ class Answer(ABC):
         return (f'{self._before}{index},{shown},"logprobs":null,"finish_reason":{end}{self._after}').encode()
 
     def closing(self, usage: Usage) -> bytes:
-        """The events after all text."""
+        """A chunk with the counts, if asked for, and the mark of the end."""
         if not self._with_usage:
             return DONE
         chunk = self._head | {"object": self.CHUNK, "choices": [], "usage": usage.as_json()}
         return f"data: {_to_json(chunk)}\n\n".encode() + DONE
 
+    def failure(self, error: ApiError) -> bytes:
+        """The error, and the mark of the end."""
+        return b"data: " + error.body() + b"\n\n" + DONE
 
-class CompletionAnswer(Answer):
+
+class CompletionAnswer(ChoicesAnswer):
     PREFIX, OBJECT, CHUNK = "cmpl", "text_completion", "text_completion"
 
     def choice(self, index: int, result: TextResult) -> dict[str, Any]:
@@ -117,7 +145,7 @@ class CompletionAnswer(Answer):
         return f'"text":{_text(delta.text)}'
 
 
-class ChatAnswer(Answer):
+class ChatAnswer(ChoicesAnswer):
     PREFIX, OBJECT, CHUNK = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, model: str, with_usage: bool = False) -> None:
@@ -138,7 +166,9 @@ class ChatAnswer(Answer):
         self._num_calls[index] = number + 1
         return f'"delta":{_to_json({"tool_calls": [{"index": number} | _call(delta.tool_call)]})}'
 
-    def opening(self, num_choices: int) -> bytes:
+    def opening(self, num_choices: int, usage: Usage) -> bytes:
+        """The role of each choice."""
+        del usage
         role = '"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
         return b"".join(f"{self._before}{index},{role}{self._after}".encode() for index in range(num_choices))
 
@@ -146,8 +176,3 @@ class ChatAnswer(Answer):
 def _call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
-
-
-def error_event(error: ApiError) -> bytes:
-    """The end of a stream that began well."""
-    return b"data: " + error.body() + b"\n\n" + DONE

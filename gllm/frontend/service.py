@@ -66,7 +66,7 @@ class Service:
     async def answer(self, request: Request, job: Job, stream: bool) -> Response:
         """The answer of `job`: as events, or whole."""
         if stream:
-            return await EventStream.begin(request.receive, self.jobs.events(job))
+            return await EventStream.begin(request.receive, self.jobs.events(job), job.answer.failure)
         answer = await unless_gone(request.receive, self.jobs.whole(job))
         return Response(answer, media_type="application/json")
 

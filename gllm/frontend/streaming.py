@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gllm.frontend.errors import api_error
+from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.generation import TextDelta
-from gllm.frontend.responses import error_event
 
 T = TypeVar("T")
 
@@ -52,10 +51,13 @@ async def _gone(receive: Receive) -> None:
 class EventStream(Response):
     """Server-sent events: the first, and those that follow.
 
-    An error of the generator becomes the last event, for the status line is already sent.
+    An error of the generator becomes the last event, which `failure` makes, for the status line is
+    already sent.
     """
 
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, first: bytes, rest: AsyncGenerator[bytes, None], failure: Callable[[ApiError], bytes]
+    ) -> None:
         self.status_code = 200
         self.background = None
         # The last one asks proxies of nginx's kind to pass each event on at once.
@@ -68,13 +70,19 @@ class EventStream(Response):
         )
         self._first = first
         self._rest = rest
+        self._failure = failure
         self._sending_since: float | None = None
 
     @classmethod
-    async def begin(cls, receive: Receive, events: AsyncGenerator[bytes, None]) -> "EventStream":
+    async def begin(
+        cls,
+        receive: Receive,
+        events: AsyncGenerator[bytes, None],
+        failure: Callable[[ApiError], bytes],
+    ) -> "EventStream":
         """The stream of `events` once the first is there: what goes wrong before still gets a status."""
         try:
-            return cls(await unless_gone(receive, anext(events)), events)
+            return cls(await unless_gone(receive, anext(events)), events, failure)
         except BaseException:
             await events.aclose()
             raise
@@ -96,7 +104,7 @@ class EventStream(Response):
             async for event in self._rest:
                 await self._send(send, event)
         except Exception as error:
-            last = error_event(api_error(error))
+            last = self._failure(api_error(error))
         await send({"type": "http.response.body", "body": last})
 
     async def _send(self, send: Send, event: bytes) -> None:

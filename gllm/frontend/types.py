@@ -4,12 +4,14 @@ Ranges of sampling belong to `SamplingParams`; what else a body may hold to `fie
 """
 
 import reprlib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from gllm.config.schema import LimitsConfig
+from gllm.frontend.body_schemas import MESSAGES, PROMPT, STOP, TOOL_CHOICE, TOOLS
 from gllm.frontend.chat import Ending
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
@@ -30,6 +32,7 @@ SAMPLING_FIELDS = (
 QUEUE_FIELDS = ("priority", "timeout_s", "cache_salt")
 
 NumTokens = Annotated[int, Field(ge=1, le=INT32_MAX)]
+Body = TypeVar("Body", bound=BaseModel)
 # Fields whose shapes are unions are checked by hand: pydantic's errors for unions help nobody.
 Unchecked = Any
 
@@ -47,6 +50,7 @@ class GenerationBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
     NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    ABSENT: ClassVar[frozenset[str]] = frozenset()  # fields of this class that the API of a subclass lacks
 
     model: str
     max_tokens: NumTokens | None = None
@@ -54,7 +58,7 @@ class GenerationBody(BaseModel):
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
-    stop: Unchecked = None
+    stop: Annotated[Unchecked, WithJsonSchema(STOP)] = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
@@ -67,10 +71,7 @@ class GenerationBody(BaseModel):
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> Self:
         """The request in a JSON object; raises `ParameterError`."""
-        try:
-            request = cls.model_validate(honoured(body, cls.model_fields.keys(), cls.NEUTRAL))
-        except ValidationError as error:
-            raise _parameter_error(error) from None
+        request = read_body(cls, body, cls.NEUTRAL, cls.ABSENT)
         options = request.stream_options
         if options is not None and not request.stream:
             raise ParameterError("stream_options", "stream_options needs stream: true")
@@ -78,6 +79,11 @@ class GenerationBody(BaseModel):
             name = "stream_options.continuous_usage_stats"
             raise ParameterError(name, f"{name} is not supported yet: leave it out", "unsupported_parameter")
         return request
+
+    def shared(self) -> dict[str, Any]:
+        """What is given of the fields that every generating route has, but for the model and the stream."""
+        names = GenerationBody.model_fields.keys() - self.ABSENT - {"model", "stream", "stream_options"}
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def wants_usage(self) -> bool:
@@ -110,7 +116,7 @@ class CompletionBody(GenerationBody):
 
     NEUTRAL = NEUTRAL_IN_COMPLETIONS
 
-    prompt: Unchecked
+    prompt: Annotated[Unchecked, WithJsonSchema(PROMPT)]
 
     def prompts(self, limits: LimitsConfig) -> list[str | list[int]]:
         """One or more prompts, each as text or token ids; raises `ParameterError`."""
@@ -137,12 +143,12 @@ class ChatBody(GenerationBody):
 
     NEUTRAL = NEUTRAL_IN_CHAT
 
-    messages: Unchecked
+    messages: Annotated[Unchecked, WithJsonSchema(MESSAGES)]
     max_completion_tokens: NumTokens | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    tools: Unchecked = None
-    tool_choice: Unchecked = None
+    tools: Annotated[Unchecked, WithJsonSchema(TOOLS)] = None
+    tool_choice: Annotated[Unchecked, WithJsonSchema(TOOL_CHOICE)] = None
     parallel_tool_calls: bool | None = None
 
     def ending(self) -> Ending:
@@ -162,6 +168,23 @@ class ChatBody(GenerationBody):
                 "max_tokens", "max_tokens and max_completion_tokens mean the same: give only one of them"
             )
         return older if newer is None else newer
+
+
+def read_body(
+    kind: type[Body],
+    body: Mapping[str, Any],
+    neutral: Mapping[str, tuple[Any, ...]] = MappingProxyType({}),
+    absent: Collection[str] = (),
+) -> Body:
+    """The request in a JSON object; raises `ParameterError`.
+
+    neutral: values of fields that are refused else, beside those that every route has. absent: fields of
+    `kind` that are unknown here.
+    """
+    try:
+        return kind.model_validate(honoured(body, kind.model_fields.keys() - set(absent), neutral))
+    except ValidationError as error:
+        raise _parameter_error(error) from None
 
 
 def _is_ids(value: Any) -> bool:

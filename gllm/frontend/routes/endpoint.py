@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gllm.frontend.errors import ApiError
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -21,7 +23,8 @@ class Endpoint:
     path: in Starlette's form, "/v1/models/{name:path}". summary: one line for the document.
     body: the type that checks its JSON body. answer: that of its JSON answer with status 200, None
     where it has another `media_type`. streams: `stream: true` answers with server-sent events.
-    statuses: of errors, beside those that every route has.
+    statuses: of errors, beside those that every route has. error, error_body: the form of errors, where
+    it is not OpenAI's.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -34,3 +37,5 @@ class Endpoint:
     media_type: str = "application/json"
     streams: bool = False
     statuses: frozenset[int] = frozenset()
+    error: type[BaseModel] | None = None
+    error_body: Callable[[ApiError], bytes] = ApiError.body

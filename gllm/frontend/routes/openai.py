@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gllm.frontend.answer_shapes import ChatCompletion, Completion, Model, ModelList
 from gllm.frontend.params import ParameterError
 from gllm.frontend.routes.endpoint import Endpoint
 from gllm.frontend.service import Service
@@ -47,18 +48,22 @@ def endpoints(service: Service) -> list[Endpoint]:
 
     return [
         Endpoint(
-            method="GET", path="/v1/models", handle=models, tag="models", summary="The model that is served"
+            method="GET", path="/v1/models", handle=models, tag="models", answer=ModelList,
+            summary="The model that is served"
         ),
         Endpoint(
             method="GET", path="/v1/models/{name:path}", handle=one_model, tag="models",
+            answer=Model,
             summary="One model by its name", statuses=frozenset({404}),
         ),
         Endpoint(
             method="POST", path="/v1/completions", handle=completions, tag="generation",
-            summary="What follows a text", body=CompletionBody, streams=True, statuses=GENERATING,
+            summary="What follows a text", body=CompletionBody, answer=Completion, streams=True,
+            statuses=GENERATING,
         ),
         Endpoint(
             method="POST", path="/v1/chat/completions", handle=chat_completions, tag="generation",
-            summary="The answer in a chat", body=ChatBody, streams=True, statuses=GENERATING,
+            summary="The answer in a chat", body=ChatBody, answer=ChatCompletion, streams=True,
+            statuses=GENERATING,
         ),
     ]  # fmt: skip

@@ -5,6 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gllm.frontend.answer_shapes import Health, Version
 from gllm.frontend.engine import EngineLost
 from gllm.frontend.errors import RETRY, SERVER, ApiError, shutting_down
 from gllm.frontend.responses import VERSION
@@ -38,10 +39,12 @@ def endpoints(service: Service) -> list[Endpoint]:
     return [
         Endpoint(
             method="GET", path="/health", handle=health, tag="status",
+            answer=Health,
             summary="Whether steps really progress", statuses=frozenset({503}),
         ),
         Endpoint(
-            method="GET", path="/version", handle=version, tag="status", summary="The version of gLLM"
+            method="GET", path="/version", handle=version, tag="status", answer=Version,
+            summary="The version of gLLM"
         ),
     ]  # fmt: skip
 
