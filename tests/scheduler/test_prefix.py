@@ -65,7 +65,7 @@ def test_another_salt_shares_nothing(make: Make) -> None:
 
 def test_prompts_beyond_a_length_bound_share_with_their_own_length_alone(make: Make) -> None:
     engine = make(length_bound=16)
-    for prompt in (PROMPT, [*PROMPT, 50], PROMPT[:16]):
+    for prompt in (PROMPT, [*PROMPT, 50], PROMPT[:16], PROMPT[:17]):
         first = engine.submit(prompt, 9)
         engine.run()
         again = engine.submit(prompt, 9)
