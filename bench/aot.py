@@ -26,13 +26,26 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from gllm.kernels import activation, attention, norm, rotary, sampling
+from gllm.kernels import (
+    activation,
+    attention,
+    experts,
+    head_norm,
+    logits,
+    logprobs,
+    norm,
+    rotary,
+    sampling,
+)
 from gllm.kernels.attention_work import group_rows
 
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a program, CUDA's programming guide
 TENSOR_CORES = {80: "mma.sync", 90: "wgmma.mma_async", 100: "tcgen05.mma"}
 SMALL_TILE = "mma.sync"  # what a tile of 16 rows uses on every architecture
+
+# kernel -> registers a thread, where more would leave room for one program a multiprocessor instead of two
+REGISTERS_ALLOWED = {"list_likely": 64, "draw": 64}
 
 # kernel, architecture -> bytes of stack; all others have none
 STACK_ALLOWED: dict[tuple[str, int], int] = {
@@ -107,9 +120,17 @@ class Compiled:
         allowed = STACK_ALLOWED.get((self.kernel, self.arch), 0)
         if self.stack > allowed:
             yield f"{name} spills: {self.stack} bytes of stack, {allowed} are allowed"
-        wanted = {"attend_tiles": TENSOR_CORES[self.arch], "attend_splits": SMALL_TILE}.get(self.kernel, "")
-        if wanted not in self.tensor_core:
-            yield f"{name} does not use {wanted}"
+        registers = REGISTERS_ALLOWED.get(self.kernel, 255)
+        if self.registers > registers:
+            yield f"{name} takes {self.registers} registers, {registers} are allowed"
+        if self.wanted_instruction() not in self.tensor_core:
+            yield f"{name} does not use {self.wanted_instruction()}"
+
+    def wanted_instruction(self) -> str:
+        if self.kernel not in ("attend_splits", "attend_tiles", "expert_inner", "expert_outer"):
+            return ""
+        is_small = self.kernel == "attend_splits" or "few pairs" in self.shape
+        return SMALL_TILE if is_small else TENSOR_CORES[self.arch]
 
 
 class NullDriver:
@@ -189,10 +210,30 @@ def call_rotary(shape: Shape, *, turned: int, interleaved: bool, normed: bool) -
 
 
 def call_sampling(dtype: torch.dtype) -> None:
-    logits = torch.empty(3, 128256, dtype=dtype)
+    rows = torch.empty(3, 128256, dtype=dtype)
     column = torch.empty(3)
-    sampling.greedy(logits)
-    sampling.sample(logits, column, column.int(), column, column.long(), column.long())
+    sampling.greedy(rows)
+    for log_min_p in (None, column):
+        sampling.sample(rows, column, column.int(), column, column.long(), column.long(), log_min_p)
+
+
+def call_logits() -> None:
+    rows, column, few = torch.empty(3, 128256), torch.empty(3), torch.empty(3, 8, dtype=torch.int32)
+    index, counts = column.long(), torch.empty(3, 128256, dtype=torch.int32)
+    logits.apply_masks(rows, index, torch.empty(3, 128256 // 32, dtype=torch.int32))
+    logits.ban_words(rows, index, index, index, few, few)
+    logits.add_to_logits(rows, index, index, column)
+    logits.penalize(rows, index, index, counts, column, column, column)
+    logprobs.logprobs(rows, index, 20)
+
+
+def call_experts(num_tokens: int) -> None:
+    """As in Qwen3-30B-A3B."""
+    x = torch.empty(num_tokens, 2048, dtype=torch.bfloat16)
+    gate_up = torch.empty(128, 2 * 768, 2048, dtype=torch.bfloat16)
+    down = torch.empty(128, 2048, 768, dtype=torch.bfloat16)
+    chosen = torch.empty(num_tokens, 8, dtype=torch.int64)
+    experts.mix_experts(x, gate_up, down, chosen, torch.empty(num_tokens, 8))
 
 
 def calls(shapes: tuple[Shape, ...]) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -219,6 +260,11 @@ def calls(shapes: tuple[Shape, ...]) -> Iterator[tuple[str, Callable[[], object]
         yield f"size {size}", lambda x=x: norm.rms_norm(x, x[0], 1e-5)  # type: ignore[misc]
         yield f"size {size}", lambda x=x: norm.add_rms_norm(x, x, x[0], 1e-5)  # type: ignore[misc]
     yield "size 14336", lambda: activation.silu_mul(torch.empty(3, 2 * 14336, dtype=torch.bfloat16))
+    heads = torch.empty(3, 32 + 2 * 4, 128, dtype=torch.bfloat16)
+    yield "32/4 heads of 128", lambda: head_norm.norm_heads(heads, heads[0], heads[0], 1e-6, num_heads=32)
+    for name, num_tokens in (("few", 3), ("some", 1024), ("many", 8192)):
+        yield f"128 experts, {name} pairs", lambda n=num_tokens: call_experts(n)  # type: ignore[misc]
+    yield "vocabulary 128256, its logits", call_logits
     for dtype in (torch.float32, torch.bfloat16):
         yield f"vocabulary 128256, {dtype}", lambda dtype=dtype: call_sampling(dtype)  # type: ignore[misc]
 

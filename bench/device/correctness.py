@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from bench.device import correctness_experts, correctness_logits
 from bench.device.batches import Heads, Pool, tables
 from bench.device.machine import Machine
 from gllm.kernels import reference
@@ -60,6 +61,8 @@ def checks(
             heads = Heads(*shape, 16, dtypes[0])
             yield f"rotary {shape}", partial(check_rotary, machine, heads, interleaved)
     yield "sampling", partial(check_sampling, machine)
+    yield from correctness_logits.checks(machine)
+    yield from correctness_experts.checks(machine, dtypes)
 
 
 def mixed_rows(source: random.Random, count: int, most: int) -> list[tuple[int, int]]:

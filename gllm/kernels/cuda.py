@@ -5,7 +5,11 @@ from torch import Tensor
 from gllm.kernels import attention_work
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
+from gllm.kernels.experts import mix_experts
+from gllm.kernels.head_norm import norm_heads
 from gllm.kernels.linear import STORED_DTYPES, PlainGatedLinear, PlainLinear
+from gllm.kernels.logits import add_to_logits, apply_masks, ban_words, penalize
+from gllm.kernels.logprobs import logprobs
 from gllm.kernels.norm import add_rms_norm, rms_norm
 from gllm.kernels.rotary import rotary_write
 from gllm.kernels.sampling import greedy, sample
@@ -13,11 +17,18 @@ from gllm.kernels.sampling import greedy, sample
 __all__ = [
     "STORED_DTYPES",
     "add_rms_norm",
+    "add_to_logits",
+    "apply_masks",
+    "ban_words",
     "gated_linear",
     "greedy",
     "group_rows",
     "linear",
+    "logprobs",
+    "mix_experts",
+    "norm_heads",
     "paged_attention",
+    "penalize",
     "rms_norm",
     "rotary_write",
     "sample",

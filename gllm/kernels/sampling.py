@@ -1,8 +1,8 @@
 """Sampling for CUDA: no host waits, no sort, the same filters in the same order as `reference.sample`.
 
-The order: (logit bias, then penalties: to come, on the logits as they are read;) temperature; top_k, and
-tokens equal to the last kept; top_p, lower ids first among equals; (min_p: to come;) the draw by inverse
-CDF in order of token ids. Sums are float64, in an order that depends on the row alone.
+The order: temperature; top_k, and tokens equal to the last kept; top_p, lower ids first among equals;
+min_p; the draw by inverse CDF in order of token ids. Sums are float64, in an order that depends on the row
+alone. What changes the logits before that is in `logits.py`.
 
 Two kernels, a program a row. `list_likely` finds the greedy token, and for rows with filters a short
 list of tokens, in order of their ids, that surely holds all that the filters keep. `draw` finds the
@@ -18,8 +18,8 @@ from torch import Tensor
 from gllm.kernels.reference import GREEDY_BELOW
 
 LIST_SIZE = 8192  # likely tokens a row may list
-BLOCK = 4096  # tokens read at once
-DEEP_BLOCK = 2048  # where each is weighed against all depths: more would not fit the registers
+BLOCK = 2048  # tokens read at once: with more, only one program would fit a multiprocessor
+DEEP_BLOCK = 1024  # where each is weighed against all depths
 NUM_WARPS = 16
 NUM_REACHES = 8  # candidate depths of the list: 4 * sqrt(2)**i below the likeliest, in units of temperature
 MARGIN = 1.0001  # float32 rounding of the sums that choose among them
@@ -40,7 +40,7 @@ def _likeliest(logits, vocab):
     i = tl.arange(0, _BLOCK)
     best = tl.full((_BLOCK,), float("-inf"), tl.float32)
     token = tl.zeros((_BLOCK,), tl.int32) + i
-    for first in tl.range(0, vocab, _BLOCK):
+    for first in tl.range(0, vocab, _BLOCK, loop_unroll_factor=4):
         x = tl.load(logits + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
         better = x > best
         best = tl.where(better, x, best)
@@ -58,8 +58,33 @@ def greedy_rows(logits, out, row_stride, vocab):
 
 
 @triton.jit
+def _depth_of(logits, highest, temperature, vocab, needed, mass, BY_COUNT: tl.constexpr):
+    """How far below the likeliest a list must reach to hold `needed` tokens (BY_COUNT), or else that share
+    of all probability, which is written to `mass`; infinity if no candidate depth is enough."""
+    reach = tl.exp2(2.0 + 0.5 * tl.arange(0, _NUM_REACHES).to(tl.float32))
+    j = tl.arange(0, _DEEP_BLOCK)
+    held = tl.zeros((_NUM_REACHES, _DEEP_BLOCK), tl.float32)
+    total = tl.zeros((_DEEP_BLOCK,), tl.float64)
+    for first in tl.range(0, vocab, _DEEP_BLOCK):
+        x = tl.load(logits + first + j, mask=first + j < vocab, other=float("-inf")).to(tl.float32)
+        x = (x - highest) / temperature
+        if BY_COUNT:
+            held += tl.where(x[None, :] >= -reach[:, None], 1.0, 0.0)
+        else:
+            share = tl.exp(x)
+            total += share.to(tl.float64)
+            held += tl.where(x[None, :] >= -reach[:, None], share[None, :], 0.0)
+    if not BY_COUNT:
+        all_of_it = tl.sum(total, 0)
+        tl.store(mass, all_of_it)
+        needed = needed * all_of_it.to(tl.float32)
+    return tl.min(tl.where(tl.sum(held, 1) >= needed, reach, float("inf")), 0)
+
+
+@triton.jit
 def list_likely(
-    logits, temperatures, top_ks, top_ps, out, highests, masses, counts, listed, tokens, row_stride, vocab
+    logits, temperatures, top_ks, top_ps, log_min_ps, out, highests, masses, counts, listed, tokens,
+    row_stride, vocab, HAS_MIN_P: tl.constexpr,
 ):  # fmt: skip
     """Writes per row: out, the greedy token; highests float32; counts int32, the length of its list, -1 for
     none; listed float32 and tokens int32 [rows, LIST_SIZE]: (logit - highest) / temperature, and its id;
@@ -73,25 +98,20 @@ def list_likely(
     tl.store(out + row, token.to(tl.int64))
     tl.store(highests + row, highest)
     by_count = (top_k > 0) & (top_k < vocab)
+    depth = tl.zeros((), tl.float32)  # 0: no list
+    if temperature >= _GREEDY_BELOW:
+        if by_count:
+            depth = _depth_of(logits, highest, temperature, vocab, top_k.to(tl.float32), masses + row, True)
+        elif top_p < 1.0:
+            depth = _depth_of(logits, highest, temperature, vocab, top_p * _MARGIN, masses + row, False)
+        elif HAS_MIN_P:
+            # The mass of what is kept is summed over the list.
+            log_min_p = tl.load(log_min_ps + row)
+            depth = tl.where(log_min_p > float("-inf"), 0.0 - log_min_p, 0.0)
+            depth = tl.where(log_min_p == 0.0, 1e-30, depth)
     count = -1
-    if (temperature >= _GREEDY_BELOW) & (by_count | (top_p < 1.0)):
+    if depth > 0.0:
         i = tl.arange(0, _BLOCK)
-        reach = tl.exp2(2.0 + 0.5 * tl.arange(0, _NUM_REACHES).to(tl.float32))
-        j = tl.arange(0, _DEEP_BLOCK)
-        # A list is deep enough when it holds top_k tokens, or else a share top_p of all probability.
-        held = tl.zeros((_NUM_REACHES, _DEEP_BLOCK), tl.float32)
-        total = tl.zeros((_DEEP_BLOCK,), tl.float64)
-        for first in tl.range(0, vocab, _DEEP_BLOCK):
-            x = tl.load(logits + first + j, mask=first + j < vocab, other=float("-inf")).to(tl.float32)
-            x = (x - highest) / temperature
-            total += tl.exp(x).to(tl.float64)
-            share = tl.where(by_count, 1.0, tl.exp(x))
-            held += tl.where(x[None, :] >= -reach[:, None], share[None, :], 0.0)
-        mass = tl.sum(total, 0)
-        tl.store(masses + row, mass)
-        needed = tl.where(by_count, top_k.to(tl.float32), top_p * mass.to(tl.float32) * _MARGIN)
-        deep_enough = tl.sum(held, 1) >= needed
-        depth = tl.min(tl.where(deep_enough, reach, float("inf")), 0)
         listed += row * _LIST_SIZE
         tokens += row * _LIST_SIZE
         count = 0
@@ -164,8 +184,8 @@ def uniform(seed, position):
 
 @triton.jit
 def draw(
-    logits, temperatures, top_ks, top_ps, seeds, positions, out, highests, masses, counts, listed, tokens,
-    row_stride, vocab,
+    logits, temperatures, top_ks, top_ps, log_min_ps, seeds, positions, out, highests, masses, counts,
+    listed, tokens, row_stride, vocab, HAS_MIN_P: tl.constexpr,
 ):  # fmt: skip
     """out[row] = the drawn token, of rows that are not greedy."""
     row = tl.program_id(0).to(tl.int64)
@@ -188,7 +208,7 @@ def draw(
                 listed, logits, is_listed, length, highest, temperature, top_k.to(tl.float64), last_key, True
             )
         mass = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
-        if is_listed & (by_count == 0):
+        if is_listed & (by_count == 0) & (top_p < 1.0):
             mass = tl.load(masses + row)
         num_last = _NO_TOKEN  # of the tokens with the last key, how many are kept
         if top_p < 1.0:
@@ -201,6 +221,12 @@ def draw(
             num_last = tl.minimum(tl.maximum(tl.ceil((wanted - above) / each), 1.0), 1e9).to(tl.int32)
             through = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
             mass = tl.minimum(above + num_last.to(tl.float64) * each, through)
+        if HAS_MIN_P:
+            min_p_key = _key(tl.load(log_min_ps + row))
+            if min_p_key < last_key:
+                last_key = min_p_key
+                num_last = tl.zeros((), tl.int32) + _NO_TOKEN
+                mass = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
 
         target = uniform(tl.load(seeds + row), tl.load(positions + row)) * mass
         reached = tl.zeros((), tl.float64)
@@ -246,6 +272,7 @@ def sample(
     top_p: Tensor,
     seed: Tensor,
     position: Tensor,
+    log_min_p: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
     """See `reference.sample`. logits: any float dtype, each row's values adjacent."""
@@ -257,9 +284,11 @@ def sample(
         counts = logits.new_empty(rows, dtype=torch.int32)
         listed = logits.new_empty((rows, LIST_SIZE), dtype=torch.float32)
         tokens = logits.new_empty((rows, LIST_SIZE), dtype=torch.int32)
-        shared = highests, masses, counts, listed, tokens, logits.stride(0), vocab
-        list_likely[(rows,)](logits, temperature, top_k, top_p, out, *shared, num_warps=NUM_WARPS)
-        draw[(rows,)](logits, temperature, top_k, top_p, seed, position, out, *shared, num_warps=NUM_WARPS)
+        has_min_p = log_min_p is not None
+        filters = temperature, top_k, top_p, log_min_p if has_min_p else top_p
+        shared = out, highests, masses, counts, listed, tokens, logits.stride(0), vocab, has_min_p
+        list_likely[(rows,)](logits, *filters, *shared, num_warps=NUM_WARPS)
+        draw[(rows,)](logits, *filters, seed, position, *shared, num_warps=NUM_WARPS)
     return out
 
 

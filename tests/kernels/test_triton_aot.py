@@ -11,15 +11,28 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = {
     "add_rms_norm_rows",
+    "add_values",
     "attend_splits",
     "attend_tiles",
+    "ban_last_tokens",
+    "count_pairs",
     "draw",
+    "expert_inner",
+    "expert_outer",
     "greedy_rows",
+    "list_highest",
     "list_likely",
+    "mask_logits",
+    "merge_highest",
     "merge_splits",
+    "norm_heads_rows",
+    "penalize_logits",
+    "place_pairs",
     "rms_norm_rows",
     "rotary_write_heads",
     "silu_mul_blocks",
+    "sum_experts",
+    "weigh_rows",
 }
 
 

@@ -54,6 +54,19 @@ def test_tokens_are_those_of_the_reference(spread: float, ties: bool) -> None:
     assert got.tolist() == want.tolist()
 
 
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_min_p_keeps_what_the_reference_keeps(spread: float, ties: bool) -> None:
+    """Alone, on a list or on all logits, and behind the other filters; some rows have none."""
+    torch.manual_seed(4)
+    logits = (torch.randn(24, 8300) * spread).round(decimals=1 if ties else 6)
+    log_min_p = torch.tensor([0.0, 1e-8, 0.02, 0.3, 1.0]).log()[torch.arange(24) % 5]
+    arguments = columns(24, seed=5)
+    got = sampling.sample(logits, *arguments, log_min_p)
+    assert got.tolist() == reference.sample(logits, *arguments, log_min_p).tolist()
+    assert got.tolist() != reference.sample(logits, *arguments).tolist()
+
+
 def test_greedy_takes_the_lowest_id_of_the_likeliest() -> None:
     logits = torch.randn(4, 5000).bfloat16()
     logits[0, [17, 4000]] = 9.0
