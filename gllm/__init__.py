@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gllm.frontend.params import SamplingParams
+    from gllm.frontend.structured.wish import StructuredOutputs
     from gllm.llm import LLM
     from gllm.outputs import CompletionOutput, RequestOutput
 
 __version__ = "0.1.0"
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "__version__"]
+__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "StructuredOutputs", "__version__"]
 
 _HOMES = {
     "LLM": "gllm.llm",
     "CompletionOutput": "gllm.outputs",
     "RequestOutput": "gllm.outputs",
     "SamplingParams": "gllm.frontend.params",
+    "StructuredOutputs": "gllm.frontend.structured.wish",
 }
 
 

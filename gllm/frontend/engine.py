@@ -12,6 +12,7 @@ from array import array
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import zmq
 import zmq.asyncio
@@ -21,6 +22,7 @@ from gllm.protocol.channel import AsyncChannel, PeerGone, hello
 from gllm.protocol.messages import (
     Cancel,
     FinishReason,
+    Mask,
     Message,
     RejectCode,
     Rejected,
@@ -61,12 +63,23 @@ class Chunk:
     num_cached_tokens: int  # of the prompt, found in the prefix cache
 
 
+class Constraint(Protocol):
+    """What the tokens of one request may be. first_mask: of the first token of every output."""
+
+    @property
+    def first_mask(self) -> bytes: ...
+
+    async def mask_after(self, output: int, token: int) -> bytes:
+        """The mask of what follows `token`, the newest of that output; what it raises ends the request."""
+
+
 @dataclass(slots=True)
 class _Open:
     """A request that the scheduler works on. `tokens` grows as they arrive, the reader has taken
     the first `num_taken` of them."""
 
     prompt: "Column[int]"
+    constraint: Constraint | None = None
     tokens: "Column[int]" = field(default_factory=lambda: array("i"))
     num_taken: int = 0
     num_cached_tokens: int = 0
@@ -92,6 +105,7 @@ class EngineClient:
         self._why_lost = "the engine is not connected yet"
         self._ready = asyncio.Event()
         self._stats: asyncio.Future[Stats] | None = None
+        self._masking: set[asyncio.Task[None]] = set()  # kept until they are done
         self._life: asyncio.Task[None] | None = None
 
     async def start(self, timeout_s: float | None) -> SchedulerReady:
@@ -125,14 +139,16 @@ class EngineClient:
         max_tokens: int,
         stop_token_ids: Sequence[int],
         queue: QueueParams = QUEUE_AS_IT_COMES,
+        constraint: Constraint | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """The tokens that follow `prompt`, as they come; the last chunk has a finish reason.
 
-        Closing the iterator before that cancels the request. Raises `Refused` where the scheduler
+        Closing the iterator before that cancels the request. constraint: says what each token may be, while
+        the steps of other requests run. Raises `Refused` where the scheduler
         does not take it and `EngineLost` where the scheduler is gone.
         """
         request_id = self._next_id()
-        request = _Open(column(prompt))
+        request = _Open(column(prompt), constraint)
         submit = Submit(
             request_id=request_id,
             prompt=request.prompt,
@@ -144,10 +160,13 @@ class EngineClient:
             priority=queue.priority,
             timeout_s=queue.timeout_s or 0.0,
             cache_salt=queue.cache_salt,
+            is_constrained=constraint is not None,
         )
         self._open[request_id] = request
         try:
             await self._send(submit)
+            if constraint is not None:
+                await self._send(Mask(request_id, 0, 0, constraint.first_mask))
             loop = asyncio.get_running_loop()
             while True:
                 if request.num_taken == len(request.tokens) and request.finish_reason is None:
@@ -252,11 +271,14 @@ class EngineClient:
     def _deliver(self, message: Tokens) -> None:
         """The hot path: one commit, up to some hundred rows. Readers run only after it."""
         find = self._open.get
+        constrained: list[tuple[int, _Open]] = []
         for request_id, token in zip(message.request_ids, message.tokens, strict=True):
             request = find(request_id)
             if request is not None:  # else: cancelled, and the scheduler did not know yet
                 request.tokens.append(token)
                 request.wake()
+                if request.constraint is not None:
+                    constrained.append((request_id, request))
         for mark in message.cached:
             request = find(message.request_ids[mark.row])
             if request is not None:
@@ -265,6 +287,27 @@ class EngineClient:
             request = find(message.request_ids[item.row])
             if request is not None:
                 request.finish_reason = FinishReason(item.reason)
+        for request_id, request in constrained:
+            if request.finish_reason is None:
+                task = asyncio.create_task(self._send_mask(request_id, request))
+                self._masking.add(task)
+                task.add_done_callback(self._masking.discard)
+
+    async def _send_mask(self, request_id: int, request: _Open) -> None:
+        """Tell the scheduler what may follow the newest token; who cannot say it ends the request."""
+        assert request.constraint is not None
+        num_generated = len(request.tokens)
+        message: Message
+        try:
+            bits = await request.constraint.mask_after(0, request.tokens[-1])
+            message = Mask(request_id, 0, num_generated, bits)
+        except Exception as error:
+            request.error = request.error or error
+            request.wake()
+            message = Cancel(column((request_id,)))
+        if request.error is not None or self._open.get(request_id) is request:
+            with suppress(EngineLost):
+                await self._send(message)
 
     def _take(self, message: Message) -> None:
         match message:

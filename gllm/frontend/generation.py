@@ -15,6 +15,7 @@ from gllm.frontend.detokenizer import Detokenizer
 from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
+from gllm.frontend.structured.grammar import Grammars
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.frontend.tool_calls.call import Piece, ToolCall
 from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampling
@@ -112,7 +113,15 @@ class TextEngine:
         self.eos_token_ids = tuple(dict.fromkeys(stops))
         self.sampling_defaults = sampling_defaults
         self._default_seed = default_seed
+        self._grammars: Grammars | None = None  # made with the first grammar
         self._num_drawn = itertools.count()
+
+    @property
+    def grammars(self) -> Grammars:
+        """Compiles structured outputs for this model; its engine must have started."""
+        if self._grammars is None:
+            self._grammars = Grammars(self.tokenizer, self.eos_token_ids, self.engine.limits.vocab_size)
+        return self._grammars
 
     def room(self, num_prompt_tokens: int) -> int:
         """Tokens that fit behind such a prompt; raises `ContextLengthError` where there is none."""
@@ -157,13 +166,16 @@ class TextEngine:
         and `EngineLost` or `GenerationFailed` when the engine fails.
         """
         max_tokens = self.check(prompt_ids, params)
+        constraint = None
+        if params.structured_outputs is not None:
+            constraint = (await self.grammars.compile(params.structured_outputs)).constraint(1)
         reader = _Reader(
             self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
             StopMatcher(params.stop_strings) if params.stop_strings else None,
             cuts_lead=is_answer and self.tokenizer.family is not None and self.tokenizer.family.begins_blank,
         )
         chunks = self.engine.generate(
-            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue
+            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue, constraint
         )
         try:
             async with aclosing(chunks):

@@ -6,6 +6,8 @@ Knows ranges and their sentences; nothing of HTTP, tokenizers or the engine.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gllm.frontend.parameter_error import ParameterError as ParameterError
+from gllm.frontend.structured.wish import StructuredOutputs
 from gllm.protocol.messages import MAX_SALT, MAX_STOP_IDS
 from gllm.protocol.wire import INT32_MAX, INT64_MAX
 
@@ -14,13 +16,8 @@ MAX_TIMEOUT_S = 1e6
 GREEDY_BELOW = 1e-5  # a smaller temperature overflows the logits it divides, and means greedy anyway
 
 
-class ParameterError(ValueError):
-    """A value that cannot be honoured; `param` names it, `code` is the short word of the API, if any."""
-
-    def __init__(self, param: str | None, sentence: str, code: str | None = None) -> None:
-        super().__init__(sentence)
-        self.param = param
-        self.code = code
+# What takes away tokens that a grammar may need: perhaps nothing would be left.
+CONTRADICTS_GRAMMARS = ("ignore_eos", "min_tokens", "allowed_token_ids", "bad_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +56,7 @@ class SamplingParams:
     stop_token_ids: tokens that end the output; their text is not shown.
     ignore_eos: do not stop at the model's own end of text.
     skip_special_tokens: leave special tokens out of the text.
+    structured_outputs: what the text must be (a JSON schema, a regular expression, a choice, a grammar).
     """
 
     n: int = 1
@@ -71,6 +69,7 @@ class SamplingParams:
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
         if self.n != 1 or isinstance(self.n, bool):
@@ -95,6 +94,22 @@ class SamplingParams:
         for name in ("ignore_eos", "skip_special_tokens"):
             if not isinstance(getattr(self, name), bool):
                 raise ParameterError(name, f"{name} must be true or false")
+
+        if self.structured_outputs is not None:
+            self._check_structured()
+
+    def _check_structured(self) -> None:
+        """A grammar ends the text where it ends, and allows what it allows: nothing may contradict that."""
+        if not isinstance(self.structured_outputs, StructuredOutputs):
+            raise ParameterError(
+                "structured_outputs",
+                f"structured_outputs must be StructuredOutputs(...), got {self.structured_outputs!r:.80}",
+            )
+        for name in CONTRADICTS_GRAMMARS:
+            if getattr(self, name, None):
+                raise ParameterError(
+                    name, f"{name} and structured outputs contradict each other: give only one of them"
+                )
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

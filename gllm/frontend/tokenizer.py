@@ -125,6 +125,10 @@ class Tokenizer:
         """A fresh stream of tokens to text that goes on after the tokens `after`."""
         return Detokenizer(self._clean if skip_special_tokens else self._shown, after)
 
+    def pieces(self) -> list[bytes]:
+        """The bytes that each token id stands for in a text, none for special and unused ones."""
+        return [self._clean[token] for token in range(self.vocab_size)]
+
     def id_to_token(self, token: int) -> str | None:
         """The vocabulary entry of `token` (not its text), None for an unused row."""
         return self._vocabulary.entry(token)

@@ -15,6 +15,7 @@ from gllm.frontend.body_schemas import MESSAGES, PROMPT, STOP, TOOL_CHOICE, TOOL
 from gllm.frontend.chat import Ending
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS, honoured
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
+from gllm.frontend.structured.fields import StructuredBody
 from gllm.frontend.tools import ToolUse, tool_use
 from gllm.protocol.wire import INT32_MAX
 
@@ -45,7 +46,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
-class GenerationBody(BaseModel):
+class GenerationBody(StructuredBody):
     """What both generating routes take. A null is the same as leaving the field out."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -100,7 +101,8 @@ class GenerationBody(BaseModel):
         if (asked := self.num_tokens_asked()) is not None:
             given["max_tokens"] = asked
         stop = _stops(self.stop, limits)
-        return SamplingParams(**{"max_tokens": None, **defaults, **given}, stop=stop)
+        wish = self.structured()
+        return SamplingParams(**{"max_tokens": None, **defaults, **given}, stop=stop, structured_outputs=wish)
 
     def queue(self) -> QueueParams:
         """How to wait; raises `ParameterError`."""

@@ -13,6 +13,7 @@ from gllm.protocol.messages import (
     Finished,
     FinishReason,
     Hello,
+    Mask,
     Message,
     PassedOver,
     Rejected,
@@ -35,7 +36,8 @@ class FakeScheduler:
     """Speaks the scheduler's protocol on a real socket; what it answers is set by the test.
 
     script: the tokens that follow a submission. It ends them as a scheduler does: at a stop token
-    (which it sends) or at max_tokens; a script that ends before both stays open.
+    (which it sends) or at max_tokens; a script that ends before both stays open. Each token of a
+    constrained request waits for its mask, which need not allow it.
     """
 
     def __init__(self, address: str, vocab_size: int, max_model_len: int = MAX_MODEL_LEN) -> None:
@@ -51,11 +53,13 @@ class FakeScheduler:
         self.num_cached_tokens = 0  # of every prompt
         self.paused = threading.Event()
         self.submits: list[Submit] = []
+        self.masks: list[Mask] = []
         self.cancelled: list[int] = []
         self.hellos = 0
         self._address = address
         self._running: dict[tuple[bytes, int], tuple[Submit, list[int]]] = {}
         self._begun: set[int] = set()
+        self._masked: set[tuple[bytes, int]] = set()  # requests whose next token has its mask
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -70,6 +74,7 @@ class FakeScheduler:
         self.num_cached_tokens = 0
         self.paused.clear()
         self.submits.clear()
+        self.masks.clear()
         self.cancelled.clear()
 
     def _run(self) -> None:
@@ -105,6 +110,9 @@ class FakeScheduler:
             case Submit():
                 self.submits.append(message)
                 self._running[peer, message.request_id] = (message, list(self.script(message)))
+            case Mask():
+                self.masks.append(message)
+                self._masked.add((peer, message.request_id))
             case Cancel():
                 self.cancelled += message.request_ids
                 for request_id in message.request_ids:
@@ -118,7 +126,10 @@ class FakeScheduler:
             for (owner, request_id), (submit, left) in list(self._running.items()):
                 if owner != peer:
                     continue
-                for _ in range(min(self.tokens_a_commit, len(left))):
+                if submit.is_constrained and (owner, request_id) not in self._masked:
+                    continue
+                self._masked.discard((owner, request_id))
+                for _ in range(min(1 if submit.is_constrained else self.tokens_a_commit, len(left))):
                     token = left.pop(0)
                     submit.max_tokens -= 1
                     if self.num_cached_tokens and request_id not in self._begun:

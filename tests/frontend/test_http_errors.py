@@ -118,8 +118,6 @@ VALUES: list[tuple[dict[str, Any], str, str | None]] = [
     ({"min_p": 0.1}, "min_p", "unsupported_parameter"),
     ({"min_tokens": 2}, "min_tokens", "unsupported_parameter"),
     ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
-    ({"guided_json": {}}, "guided_json", "unsupported_parameter"),
     ({"chat_template": "x"}, "chat_template", "unsupported_parameter"),
     ({"service_tier": "flex"}, "service_tier", "unsupported_parameter"),
     ({"temprature": 1}, "temprature", "unknown_parameter"),
