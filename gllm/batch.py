@@ -19,6 +19,7 @@ import httpx
 from tqdm import tqdm
 
 from gllm.config import ConfigError, DeploymentConfig
+from gllm.config.schema import FrontendConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.body import parse_object
 from gllm.frontend.errors import ApiError
@@ -74,8 +75,11 @@ async def answer_all(
         model=config.model.name,
         chat_template=engine.template,
         tool_form=form_in_force(config.frontend, engine.tokenizer.family),
-        limits=config.limits,
-        tokenizer_workers=config.frontend.tokenizer_workers,
+        # Keys and their budgets are for a server's clients.
+        limits=config.limits.model_copy(
+            update={"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None}
+        ),
+        frontend=FrontendConfig(tokenizer_workers=config.frontend.tokenizer_workers),
     )
     transport = httpx.ASGITransport(gateway)
     with contextlib.closing(gateway):

@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import zmq
 
 import gllm
 from gllm.config import DeploymentConfig
+from gllm.config.schema import FrontendConfig
 from gllm.process import CONFIG_FILE, CONTROL, SOCKETS
 from gllm.protocol.channel import PeerGone, Server, endpoint
 from gllm.protocol.messages import Drain, Drained, Failed, Message, Ready, Role, Stop
@@ -45,19 +47,21 @@ class LaunchError(RuntimeError):
 class Deployment:
     """Running children and their run directory. One thread of its own talks to them.
 
-    `modules` names another main module for a role: a worker that only sleeps, say.
+    `modules` names another main module for a role: a worker that only sleeps, say. A child's name is its
+    role; further frontends are `frontend.1`, `frontend.2` and so on.
     """
 
     def __init__(
         self, config: DeploymentConfig, roles: Sequence[Role], modules: Mapping[Role, str] | None = None
     ) -> None:
         self.run_dir = Path(tempfile.mkdtemp(prefix="gllm-", dir=config.ipc.dir))  # mode 0700
-        self.details: dict[Role, str] = {}  # what each child said when it was ready
+        self.details: dict[str, str] = {}  # what each child said when it was ready
         self.failure: str | None = None
-        self._roles = tuple(roles)
+        self._role_of = dict(_names(roles, config.frontend.num_processes))
         self._modules = {role: f"gllm.{role}.main" for role in roles} | dict(modules or {})
-        self._children: dict[Role, subprocess.Popen[bytes]] = {}
-        self._peers: dict[Role, bytes] = {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._peers: dict[str, bytes] = {}
+        self._num_drained = 0
         self._settled = threading.Event()  # ready, or failed
         self._drained = threading.Event()
         self._stopping = threading.Event()
@@ -126,22 +130,25 @@ class Deployment:
         told_to_drain = False
         trace_file = config.observability.trace_file
         try:
-            with _lifeline() as lifeline:
+            with _lifeline() as lifeline, contextlib.ExitStack() as stack:
                 try:
                     check_writable(trace_file)
+                    if len(self._frontends) > 1:
+                        config = _with_port(config, stack.enter_context(_reserved(config.frontend)))
                     (self.run_dir / CONFIG_FILE).write_text(config.to_json())
                     for name in SOCKETS:
                         endpoint(self.run_dir, name)  # raises for a path that the system cannot take
                     control = Server(context, endpoint(self.run_dir, CONTROL))
-                    for role in self._roles:
-                        self._children[role] = _spawn(
-                            self._modules[role], self.run_dir, epoch=1, lifeline=lifeline
+                    for name, role in self._role_of.items():
+                        self._children[name] = _spawn(
+                            self._modules[role], self.run_dir, name, epoch=1, lifeline=lifeline
                         )
                     while not self._stopping.is_set() and self.failure is None:
                         self._listen(control, TICK_S)
                         self._look_at_pids(control)
                         if self._drain_wanted.is_set() and not told_to_drain:
-                            self._tell(control, Role.FRONTEND, Drain())
+                            for name in self._frontends:
+                                self._tell(control, name, Drain())
                             told_to_drain = True
                     self._stop_children(control)
                 except (OSError, ValueError) as error:
@@ -171,25 +178,31 @@ class Deployment:
             self._take(*received)
             timeout_s = 0.0
 
+    @property
+    def _frontends(self) -> list[str]:
+        return [name for name, role in self._role_of.items() if role is Role.FRONTEND]
+
     def _take(self, peer: bytes, message: Message) -> None:
-        role = Role(peer.decode())  # a child's socket carries its role as identity
-        self._peers[role] = peer
+        name = peer.decode()  # a child's socket carries its name as identity
+        self._peers[name] = peer
         if isinstance(message, Ready):
-            self.details[role] = message.detail
-            if len(self.details) == len(self._roles):
+            self.details[name] = message.detail
+            if len(self.details) == len(self._role_of):
                 self._settled.set()
         elif isinstance(message, Failed):
             self._fail(message.sentence)
         elif isinstance(message, Drained):
-            self._drained.set()
+            self._num_drained += 1
+            if self._num_drained == len(self._frontends):
+                self._drained.set()
 
     def _look_at_pids(self, control: Server) -> None:
         """A child that ended unasked is a failure; its own word for it counts, if it left one."""
-        for role, child in self._children.items():
+        for name, child in self._children.items():
             status = child.poll()
             if status is not None and self.failure is None:
                 self._listen(control, 0.0)
-                self._fail(f"the {role} process (pid {child.pid}) {_how_it_ended(status)}")
+                self._fail(f"the {name} process (pid {child.pid}) {_how_it_ended(status)}")
 
     def _fail(self, sentence: str) -> None:
         with self._lock:
@@ -200,17 +213,17 @@ class Deployment:
         for callback in callbacks:
             callback(sentence)
 
-    def _tell(self, control: Server, role: Role, message: Message) -> None:
-        if role in self._peers:
+    def _tell(self, control: Server, name: str, message: Message) -> None:
+        if name in self._peers:
             with contextlib.suppress(PeerGone):  # it died this moment: the next look finds that
-                control.send(self._peers[role], message)
+                control.send(self._peers[name], message)
 
     def _stop_children(self, control: Server) -> None:
         """Tell every child to stop, in order, and see it gone; who does not go is killed."""
         deadline = time.monotonic() + GRACE_S
-        for role, child in self._children.items():
-            self._tell(control, role, Stop())
-            if role not in self._peers:
+        for name, child in self._children.items():
+            self._tell(control, name, Stop())
+            if name not in self._peers:
                 child.terminate()  # it has not even connected: nothing is lost
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(deadline - time.monotonic(), 0.1))
@@ -264,7 +277,43 @@ def _lifeline() -> Iterator[int]:
         os.close(write_end)
 
 
-def _spawn(module: str, run_dir: Path, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
+def _names(roles: Sequence[Role], num_frontends: int) -> Iterator[tuple[str, Role]]:
+    for role in roles:
+        yield str(role), role
+        if role is Role.FRONTEND:
+            yield from ((f"{role}.{number}", role) for number in range(1, num_frontends))
+
+
+def _with_port(config: DeploymentConfig, port: int) -> DeploymentConfig:
+    return config.model_copy(update={"frontend": config.frontend.model_copy(update={"port": port})})
+
+
+@contextlib.contextmanager
+def _reserved(options: FrontendConfig) -> Iterator[int]:
+    """The port that several frontends will share: free now, and the same for all if any may be taken.
+
+    Their sockets allow others of this user's beside them, so they would not notice a server that is
+    there already; a socket that allows none does.
+    """
+    try:
+        family = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((options.host, options.port))
+            port: int = probe.getsockname()[1]
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((options.host, port))  # it never listens, so that no connection comes to it
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {options.host} port {options.port} ({error.strerror}): choose another one "
+            "with --port (0: any free one) or --host, or stop the program that has it"
+        ) from None
+    with held:
+        yield port
+
+
+def _spawn(module: str, run_dir: Path, name: str, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
     """A fresh interpreter that runs `module` as the main one of a child.
 
     In a session of its own: Ctrl-C in the terminal is for the launcher, which stops all in order.
@@ -273,7 +322,7 @@ def _spawn(module: str, run_dir: Path, *, epoch: int, lifeline: int) -> "subproc
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-P", "-m", module, str(run_dir)]
     return subprocess.Popen(
-        [*command, "--epoch", str(epoch), "--lifeline", str(lifeline)],
+        [*command, "--epoch", str(epoch), "--lifeline", str(lifeline), "--name", name],
         stdin=subprocess.DEVNULL,
         pass_fds=[lifeline],
         start_new_session=True,

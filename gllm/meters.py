@@ -42,7 +42,7 @@ CATALOGUE: Mapping[str, Meter] = {
     "pipeline_bubble_seconds": Meter("Time the worker waited for a plan although there was work."),
     "worker_idle_seconds": Meter("Time the worker waited for a plan, with or without work."),
     "worker_busy_seconds": Meter("Time the worker computed."),
-    "iteration_tokens": Meter("Tokens computed in one step.", bounds=TOKENS),
+    "iteration_tokens_total": Meter("Tokens computed in one step.", bounds=TOKENS),
     # What the frontends see: some values a request, one a token.
     "request_success": Meter("Outputs that ended, by reason.", ("finished_reason",)),
     "admission_rejections": Meter("Requests that were not taken, by reason.", ("reason",)),

@@ -1,7 +1,7 @@
 """The life of one child process: who it is, where its sockets are, when it must end.
 
 Every `main` of frontend, scheduler and worker is started as
-`python -m gllm.<role>.main RUN_DIR --epoch N --lifeline FD` and begins with `Child.start`.
+`python -m gllm.<role>.main RUN_DIR --epoch N --lifeline FD [--name NAME]` and begins with `Child.start`.
 Knows nothing of what the process computes.
 """
 
@@ -42,13 +42,15 @@ class StartError(Exception):
 class Child:
     """What every child process has: its configuration, its control channel, its end."""
 
-    def __init__(self, role: Role, run_dir: Path, epoch: int, lifeline: int) -> None:
+    def __init__(self, role: Role, run_dir: Path, epoch: int, lifeline: int, name: str | None = None) -> None:
         self.role = role
         self.run_dir = run_dir
         self.epoch = epoch
         self.config = DeploymentConfig.from_json((run_dir / CONFIG_FILE).read_text())
         self.context: zmq.Context[Any] = zmq.Context()
-        self.control = Channel.connect(self.context, zmq.DEALER, endpoint(run_dir, CONTROL), identity=role)
+        self.control = Channel.connect(
+            self.context, zmq.DEALER, endpoint(run_dir, CONTROL), identity=name or role
+        )
         self.control.send(hello(role, epoch))
         threading.Thread(target=_die_with_parent, args=(lifeline, run_dir), daemon=True).start()
 
@@ -59,12 +61,13 @@ class Child:
         parser.add_argument("run_dir", type=Path)
         parser.add_argument("--epoch", type=int, required=True)
         parser.add_argument("--lifeline", type=int, required=True)
+        parser.add_argument("--name", default=str(role), help="where there are several of this role")
         given = parser.parse_args(argv)
-        setproctitle.setproctitle(f"gllm::{role}")
+        setproctitle.setproctitle(f"gllm::{given.name}")
         # Ctrl-C is the launcher's to see: it stops us in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        child = cls(role, given.run_dir, given.epoch, given.lifeline)
-        set_up_log(role, child.config.frontend.log_level)
+        child = cls(role, given.run_dir, given.epoch, given.lifeline, given.name)
+        set_up_log(given.name, child.config.frontend.log_level)
         return child
 
     def address(self, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from gllm.config.errors import nearest
 from gllm.config.names import FLAT
-from gllm.config.schema import SECTIONS, options
+from gllm.config.schema import SECRETS, SECTIONS, options
 
 
 class _Collect(argparse.Action):
@@ -27,6 +27,8 @@ class _Collect(argparse.Action):
         del parser
         collected: Mapping[str, object] = getattr(namespace, "config_flags", {})
         value = True if self.nargs == 0 else values
+        if option_string in collected and FLAT[str(option_string)[2:]].key in SECRETS:
+            value = f"{collected[str(option_string)]},{values}"  # several keys, each by its own flag
         namespace.config_flags = {**collected, str(option_string): value}
 
 

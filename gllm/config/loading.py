@@ -7,6 +7,7 @@ replaces an earlier one. This module does not parse YAML or a command line, and 
 import argparse
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +19,12 @@ from gllm.config import yaml_file
 from gllm.config.errors import ConfigError, nearest, shown
 from gllm.config.names import Name, dashed, find, suggestion
 from gllm.config.pending import PENDING_VALUES
-from gllm.config.schema import SECTIONS, DeploymentConfig, options
+from gllm.config.schema import SECRETS, SECTIONS, DeploymentConfig, options
 
 logger = logging.getLogger("gllm.config")
 
+# Secrets only: a command line can be read by every user of the machine.
+VARIABLES = {"GLLM_API_KEY": "api-key", "GLLM_ADMIN_API_KEY": "admin-api-key"}
 # Three ways to say how much KV cache there is. Whoever gives one replaces all that a weaker source
 # said, or a file's kv_cache_memory_bytes would silently overrule --gpu-memory-utilization.
 _CACHE_SIZES = ("worker.gpu_memory_utilization", "worker.kv_cache_memory_bytes", "worker.num_pages")
@@ -31,7 +34,8 @@ _CACHE_SIZES = ("worker.gpu_memory_utilization", "worker.kv_cache_memory_bytes",
 class Given:
     """One value as somebody gave it.
 
-    kind: "flag", "key" of a file, or "option" for a keyword; section: only of a key.
+    kind: "flag", "variable" of the environment, "key" of a file, or "option" for a keyword; section: only
+    of a key.
     source: what `config show` says about it.
     """
 
@@ -46,6 +50,8 @@ class Given:
         """The name as its author knows it: --max-num-seqs, scheduler.max_num_seqs, max_num_seqs."""
         if self.kind == "flag":
             return f"--{self.name}"
+        if self.kind == "variable":
+            return self.source
         return f"{self.section}.{self.name}" if self.section else self.name
 
     @property
@@ -67,7 +73,8 @@ class Setting:
 def load(
     file: str | None, flags: Mapping[str, object] | argparse.Namespace | None = None, **keywords: object
 ) -> DeploymentConfig:
-    """The configuration in force: flags and keywords go before the file, the file before the defaults.
+    """The configuration in force: flags and keywords go before environment variables (`VARIABLES`), these
+    before the file, the file before the defaults.
 
     flags: what a parser with `add_flags` returned, or a mapping of names ("--port" or "port") to values.
     keywords: options by name, for instance model_path from a positional argument; None means not given.
@@ -77,6 +84,7 @@ def load(
         flags = getattr(flags, "config_flags", {})
     layers = [
         _agreed(_settings(_of_file(file) if file is not None else ())),
+        _agreed(_settings(_of_environment())),
         _agreed(_settings([*_of_flags(flags or {}), *_of_keywords(keywords)])),
     ]
     merged: dict[str, Setting] = {}
@@ -95,6 +103,12 @@ def from_options(**keywords: object) -> DeploymentConfig:
 def _of_file(file: str) -> Iterator[Given]:
     for entry in yaml_file.read(file):
         yield Given("key", entry.section, entry.key, entry.value, entry.place)
+
+
+def _of_environment() -> Iterator[Given]:
+    for variable, name in VARIABLES.items():
+        if value := os.environ.get(variable):
+            yield Given("variable", None, name, value, variable)
 
 
 def _of_flags(flags: Mapping[str, object]) -> Iterator[Given]:
@@ -145,7 +159,8 @@ def _checked(key: str, value: object, given: Given) -> Any:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         expected = [_expected(problem) for problem in problems if problem["type"] != "none_required"]
-        raise ConfigError(f"{given.written} is {shown(value)}, expected {', or '.join(expected)}") from None
+        said = "cannot be used" if key in SECRETS else f"is {shown(value)}"
+        raise ConfigError(f"{given.written} {said}, expected {', or '.join(expected)}") from None
 
 
 def _expected(problem: Mapping[str, Any]) -> str:

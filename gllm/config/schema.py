@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from gllm.config.errors import ConfigError
+from gllm.config.keys import Keys
 from gllm.config.kinds import MAX_INT64, integer, number, spelled, text
 
 
@@ -132,6 +133,45 @@ class FrontendConfig(Section):
             switches={"--enable-auto-tool-choice": (True, False)},
         ),
     ] = True
+    num_processes: Annotated[
+        int,
+        integer(1, 64),
+        Option("processes that serve HTTP on the same port", ("--api-server-count", "--frontend-processes")),
+    ] = 1
+    api_keys: Annotated[
+        Keys,
+        Option(
+            "keys that requests must carry, as KEY or name=KEY,name=KEY; with limits for each in a file; "
+            "also GLLM_API_KEY",
+            ("--api-key",),
+            "KEYS",
+        ),
+    ] = ()
+    admin_api_keys: Annotated[
+        Keys,
+        Option(
+            "keys for the operator's routes, which are closed without one; also GLLM_ADMIN_API_KEY",
+            ("--admin-api-key",),
+            "KEYS",
+        ),
+    ] = ()
+    allowed_origins: Annotated[
+        Annotated[str, text("https://chat.example.com,https://other.example.com")] | None,
+        Option(
+            "origins of web pages that may call this server (CORS), with commas between them; "
+            "* for all, without it none",
+            ("--allowed-origins", "--cors-allow-origins"),
+            "ORIGINS",
+        ),
+    ] = None
+    log_requests: Annotated[
+        bool,
+        Option(
+            "log a line for each request, without its prompt",
+            (),
+            switches={"--enable-log-requests": (True, False), "--disable-log-requests": (False, True)},
+        ),
+    ] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error", "critical"],
         spelled({}),
@@ -284,6 +324,18 @@ class LimitsConfig(Section):
         Count, Option("most stop strings of one request", ("--max-stop-strings",))
     ] = 16
     max_stop_len: Annotated[Count, Option("longest stop string in characters", ("--max-stop-len",))] = 1024
+    requests_per_minute: Annotated[
+        Count | None,
+        Option("most requests a minute of one API key", ("--requests-per-minute",)),
+    ] = None
+    tokens_per_minute: Annotated[
+        Count | None,
+        Option("most tokens a minute of one API key, prompts and answers", ("--tokens-per-minute",)),
+    ] = None
+    max_concurrency: Annotated[
+        Count | None,
+        Option("most requests of one API key that are open at once", ("--max-concurrency-per-key",)),
+    ] = None
     shutdown_timeout_s: Annotated[
         float,
         number(0),
@@ -295,6 +347,12 @@ class LimitsConfig(Section):
 
 class ObservabilityConfig(Section):
     """observability: what the processes write down"""
+
+    metrics_compat: Annotated[
+        Literal["none", "vllm"],
+        spelled({"": "none"}),
+        Option("vllm: /metrics repeats every metric under vLLM's names", ("--metrics-compat",), "none|vllm"),
+    ] = "none"
 
     record_file: Annotated[
         Annotated[str, text("run.glr")] | None,
@@ -358,6 +416,9 @@ SECTIONS: Mapping[str, type[Section]] = {
     for name, info in DeploymentConfig.model_fields.items()
     if isinstance(info.annotation, type) and issubclass(info.annotation, Section)
 }
+
+
+SECRETS = {"frontend.api_keys", "frontend.admin_api_keys"}  # never repeated in a sentence
 
 
 @cache

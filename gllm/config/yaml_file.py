@@ -1,8 +1,8 @@
 """Reads a configuration file and remembers the line of every value.
 
-Only scalars are ever built, so a file full of aliases of aliases costs nothing; a key given twice
-is an error, where PyYAML would silently take the last. This module does not know which keys exist,
-except the names of the sections.
+Only scalars are ever built, and mappings two levels deep where values have names, so a file full of
+aliases of aliases costs nothing; a key given twice is an error, where PyYAML would silently take the
+last. This module does not know which keys exist, except the names of the sections and those mappings.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ import yaml
 from gllm.config.errors import ConfigError, shown
 from gllm.config.names import dashed
 from gllm.config.schema import SECTIONS
+
+WITH_NAMES = {"api-keys", "api-key", "admin-api-keys", "admin-api-key"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,9 @@ def _entries(file: str, loader: yaml.SafeLoader, root: yaml.Node) -> Iterator[En
         place = _place(file, node)
         if key in SECTIONS and isinstance(node, yaml.MappingNode):
             for name, inner in _pairs(file, node):
-                yield Entry(key, name, _value(loader, inner), _place(file, inner))
+                yield Entry(key, name, _value_of(file, loader, name, inner), _place(file, inner))
             continue
-        value = _value(loader, node)
+        value = _value_of(file, loader, key, node)
         if key in SECTIONS and value is None:
             continue  # a section whose keys are all commented out
         if key in SECTIONS and key != "model":  # the flat form has a `model: DIR` too
@@ -83,6 +85,18 @@ def _pairs(file: str, mapping: yaml.MappingNode) -> Iterator[tuple[str, yaml.Nod
             raise ConfigError(f"{place}: {key.value} is given twice, first at {first}: remove one of them")
         seen[dashed(key.value)] = place
         yield key.value, value
+
+
+def _value_of(file: str, loader: yaml.SafeLoader, key: str, node: yaml.Node) -> object:
+    """The value of `key`: a scalar, or where names have values of their own a mapping two levels deep."""
+    if dashed(key) not in WITH_NAMES or not isinstance(node, yaml.MappingNode):
+        return _value(loader, node)
+    return {
+        name: {key: _value(loader, value) for key, value in _pairs(file, inner)}
+        if isinstance(inner, yaml.MappingNode)
+        else _value(loader, inner)
+        for name, inner in _pairs(file, node)
+    }
 
 
 def _value(loader: yaml.SafeLoader, node: yaml.Node) -> object:

@@ -5,26 +5,32 @@ more than that client's request.
 """
 
 import asyncio
+import logging
 import re
+import time
 from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gllm.config.schema import LimitsConfig
+from gllm.config.schema import FrontendConfig, LimitsConfig
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.openapi import document_endpoint
-from gllm.frontend.routes import messages, openai, responses, status, tokens
-from gllm.frontend.routes.endpoint import Endpoint, Handler
+from gllm.frontend.routes import messages, openai, operator, responses, status, tokens
+from gllm.frontend.routes.endpoint import Access, Endpoint
 from gllm.frontend.service import Service
 from gllm.frontend.streaming import ClientGone
+from gllm.frontend.tenants import Tenants
+
+log = logging.getLogger("gllm.access")
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 BODY_HEADERS = {b"content-length", b"transfer-encoding"}
@@ -35,7 +41,8 @@ class Gateway:
     """The ASGI application over one engine.
 
     model: the name that requests must give. chat_template: None answers chats with 400. tool_form: how
-    the model writes calls of tools, a name of `tool_calls.forms`; None: it is not known.
+    the model writes calls of tools, a name of `tool_calls.forms`; None: it is not known. like_vllm:
+    metrics are repeated under vLLM's names.
     """
 
     def __init__(
@@ -46,16 +53,22 @@ class Gateway:
         chat_template: ChatTemplate | None,
         limits: LimitsConfig,
         tool_form: str | None = None,
-        tokenizer_workers: int = 1,
+        frontend: FrontendConfig | None = None,
+        like_vllm: bool = False,
     ) -> None:
+        frontend = frontend or FrontendConfig()
         self.service = Service(
             text,
             model=model,
             chat_template=chat_template,
             tool_form=tool_form,
             limits=limits,
-            tokenizer_workers=tokenizer_workers,
+            tokenizer_workers=frontend.tokenizer_workers,
         )
+        self._meters = text.engine.meters
+        self._tenants = Tenants.of(frontend.api_keys, frontend.admin_api_keys, limits, frontend.num_processes)
+        self._meters.on_spent = self._tenants.spend
+        self._logs_requests = frontend.log_requests
         self._num_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,15 +77,24 @@ class Gateway:
             for api in (status, openai, responses, messages, tokens)
             for endpoint in api.endpoints(self.service)
         ]
+        served += operator.endpoints(self.service, like_vllm=like_vllm)
         served.append(document_endpoint(served, self.service))
-        self._app = Starlette(
-            routes=[_route(endpoint) for endpoint in served], exception_handlers={HTTPException: _http_error}
+        app = Starlette(
+            routes=[self._route(endpoint) for endpoint in served],
+            exception_handlers={HTTPException: _http_error},
         )
-        self._app.router.redirect_slashes = False
+        app.router.redirect_slashes = False
+        self._app: ASGIApp = app
+        if frontend.allowed_origins is not None:
+            self._app = _with_cors(app, frontend.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every request passes here: it gets its X-Request-Id, and counts as open until it is answered."""
         request_id = _request_id(scope)
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        began = time.monotonic()
+        status = 0
         framing = {name for name, _ in scope["headers"]} & BODY_HEADERS
         body_ended = not framing
 
@@ -83,9 +105,14 @@ class Gateway:
             return message
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
+                self._meters.count("http_responses", state.get("path", "other"), str(status))
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if "entered" in state:
+                    headers.update(state["entered"].headers(time.monotonic()))
                 if not body_ended:
                     headers["connection"] = "close"  # nobody will read the rest of that body
             await send(message)
@@ -100,6 +127,14 @@ class Gateway:
             else:
                 await self._app(scope, receive_body, send_with_id)
         finally:
+            if "entered" in state:
+                state["entered"].leave()
+            if self._logs_requests:
+                # The path as it was sent: its escapes are none, so it cannot make up lines of its own.
+                path = scope.get("raw_path", b"").decode("latin-1")[:200]
+                tenant, ms = state.get("tenant", "-"), 1e3 * (time.monotonic() - began)
+                method = scope["method"][:20]
+                log.info("%s %s %d %.1f ms key=%s id=%s", method, path, status, ms, tenant, request_id)
             self._num_open -= 1
             if not self._num_open:
                 self._idle.set()
@@ -113,24 +148,45 @@ class Gateway:
         """End the tokenizer threads."""
         self.service.close()
 
+    def _route(self, endpoint: Endpoint) -> Route:
+        """The route of `endpoint`, for those whom it lets in; whatever it raises becomes an answer."""
 
-def _route(endpoint: Endpoint) -> Route:
-    return Route(endpoint.path, _handled(endpoint), methods=[endpoint.method])
+        async def handle(request: Request) -> Response:
+            request.state.path = endpoint.path
+            try:
+                self._let_in(request, endpoint)
+                return await endpoint.handle(request)
+            except ClientGone:
+                return Response(status_code=CLIENT_CLOSED)
+            except Exception as error:
+                told = api_error(error)
+                return Response(endpoint.error_body(told), told.status, told.headers, "application/json")
+
+        return Route(endpoint.path, handle, methods=[endpoint.method])
+
+    def _let_in(self, request: Request, endpoint: Endpoint) -> None:
+        """Raise `ApiError` unless the caller may use it now; a generation counts as open from here on."""
+        if endpoint.access is Access.OPEN:
+            return
+        if endpoint.access is Access.ADMIN:
+            request.state.tenant = self._tenants.admin(request.headers).name
+            return
+        tenant = self._tenants.caller(request.headers)
+        request.state.tenant = tenant.name
+        if endpoint.body is not None:
+            tenant.enter(time.monotonic())
+            request.state.entered = tenant
 
 
-def _handled(endpoint: Endpoint) -> Handler:
-    """The endpoint's handler, whose exceptions become answers."""
-
-    async def handle(request: Request) -> Response:
-        try:
-            return await endpoint.handle(request)
-        except ClientGone:
-            return Response(status_code=CLIENT_CLOSED)
-        except Exception as error:
-            told = api_error(error)
-            return Response(endpoint.error_body(told), told.status, told.headers, "application/json")
-
-    return handle
+def _with_cors(app: ASGIApp, origins: str) -> ASGIApp:
+    """`app` for web pages of these origins, too; keys travel in a header, never in a cookie."""
+    return CORSMiddleware(
+        app,
+        allow_origins=[origin.strip() for origin in origins.split(",")],
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "retry-after"],
+    )
 
 
 def _request_id(scope: Scope) -> str:

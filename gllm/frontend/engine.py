@@ -8,8 +8,9 @@ would need.
 import asyncio
 import itertools
 import logging
+import time
 from array import array
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,14 +19,20 @@ import zmq
 import zmq.asyncio
 
 from gllm.frontend.params import QueueParams
+from gllm.frontend.request_meters import RequestMeters
 from gllm.protocol.channel import AsyncChannel, PeerGone, hello
 from gllm.protocol.messages import (
     Cancel,
     FinishReason,
+    ListRequests,
     Mask,
     Message,
+    PrefixCacheReset,
     RejectCode,
     Rejected,
+    Report,
+    RequestList,
+    ResetPrefixCache,
     Role,
     Sampling,
     SchedulerReady,
@@ -61,6 +68,7 @@ class Chunk:
     token_ids: list[int]
     finish_reason: FinishReason | None
     num_cached_tokens: int  # of the prompt, found in the prefix cache
+    is_enough: bool = False  # set by a reader that has all it wants (a stop string) before it closes
 
 
 class Constraint(Protocol):
@@ -104,8 +112,10 @@ class EngineClient:
         self._channel: AsyncChannel | None = None  # None: no scheduler has answered on it, or it is gone
         self._why_lost = "the engine is not connected yet"
         self._ready = asyncio.Event()
+        self.meters = RequestMeters()
         self._stats: asyncio.Future[Stats] | None = None
         self._masking: set[asyncio.Task[None]] = set()  # kept until they are done
+        self._asked: dict[int, asyncio.Future[Message]] = {}
         self._life: asyncio.Task[None] | None = None
 
     async def start(self, timeout_s: float | None) -> SchedulerReady:
@@ -161,8 +171,11 @@ class EngineClient:
             timeout_s=queue.timeout_s or 0.0,
             cache_salt=queue.cache_salt,
             is_constrained=constraint is not None,
+            name=queue.name,
         )
         self._open[request_id] = request
+        self.meters.submitted(submit, queue.tenant)
+        chunk = None
         try:
             await self._send(submit)
             if constraint is not None:
@@ -184,6 +197,9 @@ class EngineClient:
                     return
         finally:
             del self._open[request_id]
+            self.meters.closed(
+                submit, queue.tenant, request.error, is_enough=chunk is not None and chunk.is_enough
+            )
             if request.finish_reason is None and request.error is None:
                 with suppress(EngineLost):
                     await self._send(Cancel(column((request_id,))))
@@ -192,10 +208,38 @@ class EngineClient:
         """The scheduler's state now; waits for as long as the scheduler takes."""
         stats = self._stats
         if stats is None:
+            await self.report()
             await self._send(StatsRequest())
             stats = self._stats = asyncio.get_running_loop().create_future()
         # Shielded: a caller that gives up must not take the answer away from the others.
         return await asyncio.shield(stats)
+
+    async def report(self) -> None:
+        """Tell the scheduler what was counted here, so that a scrape of another frontend shows it, too."""
+        await self._send(Report(self.meters.series()))
+
+    async def requests(self, name: str, most: int) -> RequestList:
+        """The sequences that run and wait at the scheduler, of all frontends; `name` "": all of them."""
+        answer = await self._ask(lambda question: ListRequests(question, name, most))
+        assert isinstance(answer, RequestList)
+        return answer
+
+    async def reset_prefix_cache(self) -> int:
+        """Have the scheduler forget what its pages contain; how many could have been found before."""
+        answer = await self._ask(ResetPrefixCache)
+        assert isinstance(answer, PrefixCacheReset)
+        return answer.num_pages
+
+    async def _ask(self, message: Callable[[int], Message]) -> Message:
+        """The answer to a question, which carries its number."""
+        question = self._next_id()
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._asked[question] = answer
+        try:
+            await self._send(message(question))
+            return await answer
+        finally:
+            self._asked.pop(question, None)
 
     async def close(self) -> None:
         """End the connection; open requests raise `EngineLost`."""
@@ -287,6 +331,7 @@ class EngineClient:
             request = find(message.request_ids[item.row])
             if request is not None:
                 request.finish_reason = FinishReason(item.reason)
+        self.meters.delivered(message, time.monotonic())
         for request_id, request in constrained:
             if request.finish_reason is None:
                 task = asyncio.create_task(self._send_mask(request_id, request))
@@ -318,6 +363,9 @@ class EngineClient:
                 if not self._stats.done():
                     self._stats.set_result(message)
                 self._stats = None
+            case RequestList() | PrefixCacheReset() if message.question in self._asked:
+                if not (answer := self._asked[message.question]).done():
+                    answer.set_result(message)
             case _:
                 log.debug("nothing waits for %s", type(message).__name__)
 
@@ -332,3 +380,6 @@ class EngineClient:
             self._stats.set_exception(EngineLost(sentence))
             self._stats.exception()  # seen: perhaps nobody waits any more
         self._stats = None
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(EngineLost(sentence))

@@ -182,6 +182,7 @@ class TextEngine:
                 async for chunk in chunks:
                     delta = self._delta(reader, chunk, params)
                     delta.num_cached_tokens = chunk.num_cached_tokens
+                    chunk.is_enough = delta.finish_reason is not None
                     yield delta
                     if delta.finish_reason is not None:
                         return

@@ -18,7 +18,7 @@ from gllm.frontend.app import Gateway
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.connection import MAX_HEADER_BYTES, Connection
 from gllm.frontend.defaults import sampling_defaults
-from gllm.frontend.engine import EngineClient
+from gllm.frontend.engine import EngineClient, EngineLost
 from gllm.frontend.families import Family
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.timed import engine_client
@@ -33,6 +33,7 @@ log = logging.getLogger("gllm")
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 65  # longer than common clients and proxies keep an idle connection
+REPORT_S = 1.0
 STOP_GRACE_S = 1  # for the last words of open streams
 
 
@@ -42,16 +43,23 @@ def main() -> None:
 
 def run(child: Child) -> None:
     """Serve until the launcher says stop."""
-    listener = listen(child.config.frontend.host, child.config.frontend.port)
+    options = child.config.frontend
+    listener = listen(options.host, options.port, shared=options.num_processes > 1)
     uvloop.run(Frontend(child, listener).live())
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port in use is known before anything is loaded; raises `StartError`."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket, so that a port in use is known before anything is loaded; raises `StartError`.
+
+    shared: other frontends have sockets of their own on this port, and the system shares the connections
+    out among them (SO_REUSEPORT) evenly; of one common socket, mostly the same process would take them.
+    """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
     except OSError as error:
         raise StartError(
@@ -144,7 +152,8 @@ class Frontend:
             chat_template=template,
             tool_form=self._tool_form(text.tokenizer.family),
             limits=self._config.limits,
-            tokenizer_workers=self._config.frontend.tokenizer_workers,
+            frontend=self._config.frontend,
+            like_vllm=self._config.observability.metrics_compat == "vllm",
         )
         return True
 
@@ -172,8 +181,10 @@ class Frontend:
         server = HttpServer(self._gateway, self._tell_ready)
         serving = asyncio.create_task(server.serve(sockets=[self._listener]))
         stopping = asyncio.create_task(self._stopping.wait())
+        reporting = asyncio.create_task(_report_often(engine))
         await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        reporting.cancel()
         await engine.close()  # what is still open ends with an error of its own
         server.should_exit = True
         await serving
@@ -208,6 +219,17 @@ class Frontend:
             await self._gateway.drain()
         self._child.control.send(Drained())
         self._listen_to_launcher()
+
+
+async def _report_often(engine: EngineClient) -> None:
+    """Keep the scheduler's copy of what was counted here fresh, for scrapes of other frontends."""
+    told = engine.meters.series()
+    while True:
+        await asyncio.sleep(REPORT_S)
+        if told != (series := engine.meters.series()):
+            with contextlib.suppress(EngineLost):
+                await engine.report()
+                told = series
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from gllm.frontend.answer_shapes import Error
 from gllm.frontend.fields import HARMLESS, NEUTRAL, SERVICE_TIERS
 from gllm.frontend.responses import VERSION
-from gllm.frontend.routes.endpoint import Endpoint
+from gllm.frontend.routes.endpoint import Access, Endpoint
 from gllm.frontend.service import Service
 
 REFERENCE = "#/components/schemas/{model}"
@@ -33,6 +33,25 @@ REASONS: Mapping[int, str] = {
     504: "The deadline has passed",
 }
 ID_HEADER = {"X-Request-Id": {"description": "The request's own, or a new one", "schema": {"type": "string"}}}
+
+
+SCHEMES = {
+    Access.KEY.value: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, where the server was started with keys",
+    },
+    Access.ADMIN.value: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An admin key; without one the route is closed",
+    },
+}
+BY_ACCESS: Mapping[Access, frozenset[int]] = {
+    Access.OPEN: frozenset(),
+    Access.KEY: frozenset({401}),
+    Access.ADMIN: frozenset({403}),
+}
 
 
 def document_endpoint(served: Sequence[Endpoint], service: Service) -> Endpoint:
@@ -60,7 +79,7 @@ def document(endpoints: Sequence[Endpoint], *, model: str, version: str) -> dict
         "openapi": "3.1.0",
         "info": {"title": "gLLM", "version": version},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": SCHEMES},
     }
 
 
@@ -76,9 +95,12 @@ def _operation(endpoint: Endpoint, model: str, schemas: dict[str, Any]) -> dict[
     if endpoint.streams:
         events = "Server-sent events, with `stream: true`"
         success["text/event-stream"] = {"schema": {"type": "string", "description": events}}
+    statuses = (
+        endpoint.statuses | BY_ACCESS[endpoint.access] | ({429} if endpoint.body is not None else set())
+    )
     responses = {
         str(status): {"description": REASONS[status], "headers": ID_HEADER, "content": content}
-        for status, content in [(200, success), *((status, failure) for status in sorted(endpoint.statuses))]
+        for status, content in [(200, success), *((status, failure) for status in sorted(statuses))]
     }
     # What the connection itself may answer: headers that are too long, a body that comes too late.
     responses["default"] = {
@@ -91,10 +113,16 @@ def _operation(endpoint: Endpoint, model: str, schemas: dict[str, Any]) -> dict[
         "tags": [endpoint.tag],
         "responses": responses,
     }
+    if endpoint.access is not Access.OPEN:
+        operation["security"] = [{endpoint.access.value: []}]
     if names := PATH_PARAMETER.findall(endpoint.path):
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
             for name in names
+        ]
+    if endpoint.query:
+        operation["parameters"] = operation.get("parameters", []) + [
+            {"name": name, "in": "query", "schema": schema} for name, schema in endpoint.query.items()
         ]
     if endpoint.body is not None:
         body = _body(endpoint.body, model, schemas)

@@ -27,11 +27,14 @@ class QueueParams:
     priority: low values go first where the scheduling policy is `priority`.
     timeout_s: seconds within which it must begin; None waits for as long as it takes.
     cache_salt: only requests with the same one share cached prefixes.
+    name: what people call it where requests are listed. tenant: whose tokens they are.
     """
 
     priority: int = 0
     timeout_s: float | None = None
     cache_salt: str = ""
+    name: str = ""
+    tenant: str = ""
 
     def __post_init__(self) -> None:
         _integer("priority", self.priority, -INT32_MAX, INT32_MAX)

@@ -4,6 +4,7 @@ Knows requests and answers; nothing of paths.
 """
 
 import time
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -65,6 +66,8 @@ class Service:
 
     async def answer(self, request: Request, job: Job, stream: bool) -> Response:
         """The answer of `job`: as events, or whole."""
+        state = request.state
+        job.queue = replace(job.queue, name=state.request_id, tenant=state.tenant)
         if stream:
             return await EventStream.begin(request.receive, self.jobs.events(job), job.answer.failure)
         answer = await unless_gone(request.receive, self.jobs.whole(job))

@@ -31,7 +31,7 @@ class StepMeters:
         self._step = self._meters.distribution("scheduler_step_seconds")
         self._to_worker = self._meters.distribution("zmq_hop_seconds", "plan")
         self._to_scheduler = self._meters.distribution("zmq_hop_seconds", "result")
-        self._tokens = self._meters.distribution("iteration_tokens")
+        self._tokens = self._meters.distribution("iteration_tokens_total")
         for name in ("pipeline_bubble_seconds", "worker_idle_seconds", "worker_busy_seconds"):
             self._meters.count(name, by=0)
 

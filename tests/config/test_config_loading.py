@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from gllm.config import ConfigError, DeploymentConfig, from_options, load, show
+from gllm.config.keys import digest
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -173,8 +174,16 @@ SENTENCES = [
     ("enforce-eager: false", "f.yaml:1: enforce-eager is not supported yet by this version"),
     ("ipc: {transport: tcp}",
      "ipc.transport 'tcp' is not supported yet by this version, which knows only ipc"),
-    ("observability: {metrics: true}", "observability.metrics true is not supported yet"),
-    ("frontend: {api_keys: [secret]}", "frontend.api_keys is not supported yet by this version: remove it"),
+    ("observability: {metrics: false}", "observability.metrics false is not supported yet"),
+    ("frontend: {api_keys: [secret]}", "frontend.api_keys cannot be used, expected a key, name=key pairs"),
+    ("api_keys: {a: {key: secret, colour: 1}}", "unknown key api_keys"),
+    ("api_key: {a: {key: secret, colour: 1}}", "api_key cannot be used, expected for a only key, digest"),
+    ("api_key: {a: {key: secret, tokens_per_minute: -1}}", "for a a tokens_per_minute of at least 1"),
+    ("api_key: {a b: secret}", "expected names of letters, digits"),
+    ("api_key: {a: 12}", "expected for a a key of 1 to 512 printable characters without spaces"),
+    ("api_key: {a: secret, b: secret}", "expected keys that differ: two names have the same one"),
+    ("api_key: a=secret,a=other", "expected names that differ: two keys have the same one"),
+    ("api_key: {a: {key: {deep: secret}}}", "expected for a a key of 1 to 512 printable"),
     ("port: 1\nport: 2", "f.yaml:2: port is given twice, first at f.yaml:1: remove one of them"),
     ("page-size: 1\npage_size: 2", "f.yaml:2: page_size is given twice, first at f.yaml:1"),
     ("scheduler:\n  maxd: 1\n  maxd: 1", "f.yaml:3: maxd is given twice"),
@@ -281,3 +290,39 @@ def test_config_show_says_from_where_each_value_is(write: Write) -> None:
         "port: 1 # --port",
         "max_num_seqs: 256 # default",
     }
+
+
+def test_keys_with_limits_come_from_a_file_and_only_their_hashes_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(
+        "model: demo/model\n"
+        "frontend:\n"
+        "  api_keys:\n"
+        "    search: sk-one\n"
+        "    batch: {key: sk-two, requests_per_minute: 60, tokens_per_minute: 100k, max-concurrency: 4}\n"
+        f"    hashed: {{digest: {digest('sk-three')}}}\n"
+    )
+    config = load(str(file), None)
+    search, batch, hashed = config.frontend.api_keys
+    assert (search.name, search.digest, search.requests_per_minute) == ("search", digest("sk-one"), None)
+    assert (batch.requests_per_minute, batch.tokens_per_minute, batch.max_concurrency) == (60, 100_000, 4)
+    assert hashed.digest == digest("sk-three")
+    assert "sk-" not in config.to_json() + show(config)
+    assert DeploymentConfig.from_json(config.to_json()).frontend == config.frontend
+    file.write_text(show(config))
+    assert load(str(file), None).frontend == config.frontend
+
+
+def test_keys_come_from_the_environment_and_a_flag_goes_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLLM_API_KEY", "sk-env")
+    monkeypatch.setenv("GLLM_ADMIN_API_KEY", "ops=sk-admin")
+    config = load(None, {"--model": "demo/model"})
+    assert [key.digest for key in config.frontend.api_keys] == [digest("sk-env")]
+    assert [key.name for key in config.frontend.admin_api_keys] == ["ops"]
+    assert config.sources["frontend.api_keys"] == "GLLM_API_KEY"
+    config = load(None, {"--model": "demo/model", "--api-key": "sk-flag"})
+    assert [key.digest for key in config.frontend.api_keys] == [digest("sk-flag")]
+    monkeypatch.setenv("GLLM_API_KEY", "secret with spaces")
+    with pytest.raises(ConfigError, match="GLLM_API_KEY cannot be used") as caught:
+        load(None, {"--model": "demo/model"})
+    assert "secret" not in str(caught.value)

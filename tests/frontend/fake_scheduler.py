@@ -6,6 +6,7 @@ from typing import Any
 
 import zmq
 
+from gllm.meters import added_up
 from gllm.protocol.channel import PeerGone, Server
 from gllm.protocol.messages import (
     Cached,
@@ -13,11 +14,18 @@ from gllm.protocol.messages import (
     Finished,
     FinishReason,
     Hello,
+    ListRequests,
     Mask,
     Message,
     PassedOver,
+    PrefixCacheReset,
     Rejected,
+    Report,
+    RequestList,
+    RequestState,
+    ResetPrefixCache,
     SchedulerReady,
+    Series,
     Stats,
     StatsRequest,
     Submit,
@@ -54,6 +62,8 @@ class FakeScheduler:
         self.paused = threading.Event()
         self.submits: list[Submit] = []
         self.masks: list[Mask] = []
+        self.reports: dict[bytes, list[Series]] = {}
+        self.listed: list[RequestState] = []
         self.cancelled: list[int] = []
         self.hellos = 0
         self._address = address
@@ -102,9 +112,15 @@ class FakeScheduler:
                 counts = dict.fromkeys(Stats.__slots__, 0) | {
                     "passed_over": [0] * len(PassedOver),
                     "oldest_step_s": self.oldest_step_s,
-                    "series": [],
+                    "series": added_up(series for held in self.reports.values() for series in held),
                 }
                 server.send(peer, Stats(**counts))
+            case Report():
+                self.reports[peer] = message.series
+            case ListRequests():
+                server.send(peer, RequestList(message.question, 1, 0, self.listed))
+            case ResetPrefixCache():
+                server.send(peer, PrefixCacheReset(message.question, 5))
             case Submit() if self.reject is not None:
                 server.send(peer, Rejected(message.request_id, self.reject.code, self.reject.sentence))
             case Submit():

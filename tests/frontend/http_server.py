@@ -12,7 +12,7 @@ import httpx
 import uvloop
 from fake_scheduler import MAX_MODEL_LEN, FakeScheduler
 
-from gllm.config.schema import LimitsConfig
+from gllm.config.schema import FrontendConfig, LimitsConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.engine import EngineClient
@@ -33,12 +33,14 @@ class Deployment:
         sampling_defaults: Mapping[str, Any] = NEUTRAL,
         template: ChatTemplate | None = None,
         tool_form: str | None = None,
+        frontend: FrontendConfig | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.tokenizer = tokenizer
         self.listener = listen("127.0.0.1", 0)
         self.url = url_of(self.listener)
-        self._address = address
+        self.address = address
+        self._frontend = frontend
         self._limits = limits
         self._sampling_defaults = sampling_defaults
         self._template = template or ChatTemplate.find(tokenizer)
@@ -51,7 +53,7 @@ class Deployment:
 
     async def _live(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.engine = EngineClient(self._address)
+        self.engine = EngineClient(self.address)
         await self.engine.start(10)
         text = TextEngine(self.engine, self.tokenizer, [], 0, self._sampling_defaults)
         self.gateway = Gateway(
@@ -60,6 +62,7 @@ class Deployment:
             chat_template=self._template,
             limits=self._limits,
             tool_form=self._tool_form,
+            frontend=self._frontend,
         )
         self.http_server = HttpServer(self.gateway, self._started.set)
         serving = asyncio.create_task(self.http_server.serve(sockets=[self.listener]))
@@ -113,12 +116,18 @@ def serving(
     template: ChatTemplate | None = None,
     tool_form: str | None = None,
     max_model_len: int = MAX_MODEL_LEN,
+    frontend: FrontendConfig | None = None,
+    **more_limits: Any,
 ) -> Iterator[Deployment]:
     """A server with small limits and its scheduler; the socket between them is in `directory`."""
     address = f"ipc://{directory}/f.sock"
     scheduler = FakeScheduler(address, tokenizer.vocab_size, max_model_len)
-    limits = LimitsConfig(max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20)
-    running = Deployment(scheduler, address, tokenizer, limits, sampling_defaults, template, tool_form)
+    limits = LimitsConfig(
+        max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20, **more_limits
+    )
+    running = Deployment(
+        scheduler, address, tokenizer, limits, sampling_defaults, template, tool_form, frontend
+    )
     yield running
     running.close()
     scheduler.close()

@@ -57,7 +57,7 @@ def test_idle_time_between_steps_is_a_bubble_only_while_there_is_work() -> None:
     assert seen["pipeline_bubble_seconds"] == pytest.approx(0.003)
     assert seen["worker_idle_seconds"] == pytest.approx(0.120)
     assert seen["worker_busy_seconds"] == pytest.approx(0.021)
-    assert seen["iteration_tokens"] == 7
+    assert seen["iteration_tokens_total"] == 7
     assert seen["scheduler_step_seconds"] == pytest.approx(0.002 + 0.001 + 0.001)
     # The second plan lay in the socket until the worker was free, 12 ms on: 3 ms are its hop.
     assert seen["zmq_hop_seconds/plan"] == pytest.approx(0.001 + 0.003 + 0.001)

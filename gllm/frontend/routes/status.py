@@ -9,7 +9,7 @@ from gllm.frontend.answer_shapes import Health, Version
 from gllm.frontend.engine import EngineLost
 from gllm.frontend.errors import RETRY, SERVER, ApiError, shutting_down
 from gllm.frontend.responses import VERSION
-from gllm.frontend.routes.endpoint import Endpoint
+from gllm.frontend.routes.endpoint import Access, Endpoint
 from gllm.frontend.service import Service
 
 STATS_TIMEOUT_S = 2.0
@@ -38,13 +38,13 @@ def endpoints(service: Service) -> list[Endpoint]:
 
     return [
         Endpoint(
-            method="GET", path="/health", handle=health, tag="status",
+            method="GET", path="/health", handle=health, tag="status", access=Access.OPEN,
             answer=Health,
             summary="Whether steps really progress", statuses=frozenset({503}),
         ),
         Endpoint(
-            method="GET", path="/version", handle=version, tag="status", answer=Version,
-            summary="The version of gLLM"
+            method="GET", path="/version", handle=version, tag="status", answer=Version, access=Access.OPEN,
+            summary="The version of gLLM",
         ),
     ]  # fmt: skip
 
