@@ -131,6 +131,8 @@ class OfflineEngine:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._client is not None:
             await self._client.close()
+            if hasattr(self, "text"):
+                self.text.close()
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> "Future[T]":
         if os.getpid() != self._pid:

@@ -142,6 +142,61 @@ TEXT: Schema = or_null(
         "additionalProperties": False,
     }
 )
+# What limits the text of an answer.
+NULL: Schema = {"type": "null"}
+RESPONSE_FORMAT: Schema = or_null(
+    {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {"type": {"enum": ["text", "json_object"]}},
+                "required": ["type"],
+                "additionalProperties": False,
+            },
+            {
+                "type": "object",
+                "properties": {
+                    "type": {"const": "json_schema"},
+                    "json_schema": {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": ["string", "null"]},
+                            "description": {"type": ["string", "null"]},
+                            "schema": {"type": ["object", "boolean"]},
+                            "strict": {"type": ["boolean", "null"]},
+                        },
+                        "required": ["schema"],
+                        "additionalProperties": False,
+                    },
+                },
+                "required": ["type", "json_schema"],
+                "additionalProperties": False,
+            },
+        ]
+    }
+)
+JSON_SCHEMA: Schema = {"type": ["object", "boolean", "string", "null"]}
+EXPRESSION: Schema = or_null({"type": "string", "minLength": 1})
+CHOICE: Schema = or_null(strings(minItems=1, maxItems=4096))
+GRAMMAR_BACKEND: Schema = {"enum": ["auto", "guidance", "llguidance", None]}
+STRUCTURED_OUTPUTS: Schema = or_null(
+    {
+        "type": "object",
+        "properties": {
+            "json": JSON_SCHEMA,
+            "regex": EXPRESSION,
+            "choice": CHOICE,
+            "grammar": EXPRESSION,
+            "json_object": {"type": ["boolean", "null"]},
+            "disable_any_whitespace": {"type": ["boolean", "null"]},
+            "disable_fallback": {"type": ["boolean", "null"]},
+            "disable_additional_properties": {"enum": [False, None]},
+            "whitespace_pattern": NULL,
+            "structural_tag": NULL,
+        },
+        "additionalProperties": False,
+    }
+)
 # Anthropic's: contents in blocks, tools with an input_schema.
 BLOCKS: Schema = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object", "required": ["type"]}}]

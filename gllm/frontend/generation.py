@@ -116,6 +116,11 @@ class TextEngine:
         self._grammars: Grammars | None = None  # made with the first grammar
         self._num_drawn = itertools.count()
 
+    def close(self) -> None:
+        """End the threads of grammars."""
+        if self._grammars is not None:
+            self._grammars.close()
+
     @property
     def grammars(self) -> Grammars:
         """Compiles structured outputs for this model; its engine must have started."""

@@ -147,6 +147,7 @@ class Jobs:
 
     def close(self) -> None:
         """End the threads."""
+        self._text.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _checked(self, prompt: Sequence[int], params: SamplingParams, asked: int | None) -> SamplingParams:

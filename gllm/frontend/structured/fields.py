@@ -4,10 +4,18 @@ All of them become one `StructuredOutputs`. Knows bodies; nothing of grammars.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
+from gllm.frontend.body_schemas import (
+    CHOICE,
+    EXPRESSION,
+    GRAMMAR_BACKEND,
+    JSON_SCHEMA,
+    RESPONSE_FORMAT,
+    STRUCTURED_OUTPUTS,
+)
 from gllm.frontend.parameter_error import ParameterError
 from gllm.frontend.structured.wish import KINDS, StructuredOutputs
 
@@ -39,16 +47,16 @@ class StructuredBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    response_format: Unchecked = None
-    structured_outputs: Unchecked = None
-    guided_json: Unchecked = None
-    guided_regex: Unchecked = None
-    guided_choice: Unchecked = None
-    guided_grammar: Unchecked = None
-    guided_decoding_backend: str | None = None
-    json_schema: Unchecked = None
-    regex: Unchecked = None
-    ebnf: Unchecked = None
+    response_format: Annotated[Unchecked, WithJsonSchema(RESPONSE_FORMAT)] = None
+    structured_outputs: Annotated[Unchecked, WithJsonSchema(STRUCTURED_OUTPUTS)] = None
+    guided_json: Annotated[Unchecked, WithJsonSchema(JSON_SCHEMA)] = None
+    guided_regex: Annotated[Unchecked, WithJsonSchema(EXPRESSION)] = None
+    guided_choice: Annotated[Unchecked, WithJsonSchema(CHOICE)] = None
+    guided_grammar: Annotated[Unchecked, WithJsonSchema(EXPRESSION)] = None
+    guided_decoding_backend: Annotated[str | None, WithJsonSchema(GRAMMAR_BACKEND)] = None
+    json_schema: Annotated[Unchecked, WithJsonSchema(JSON_SCHEMA)] = None
+    regex: Annotated[Unchecked, WithJsonSchema(EXPRESSION)] = None
+    ebnf: Annotated[Unchecked, WithJsonSchema(EXPRESSION)] = None
 
     def structured(self) -> StructuredOutputs | None:
         """What the answer must be, None if anything; raises `ParameterError`."""

@@ -47,6 +47,10 @@ class StructuredOutputs:
             if value is not None and (not isinstance(value, types) or value == ""):
                 wanted = "true" if types is bool else "a string that is not empty"
                 raise ParameterError(self.name_of(name), f"{name} must be {wanted}, got {value!r:.80}")
+        if self.json is not None and not isinstance(self.json, Mapping | bool | str):
+            raise ParameterError(
+                self.name_of("json"), f"the JSON schema must be an object or its text, got {self.json!r:.80}"
+            )
         if not isinstance(self.disable_any_whitespace, bool):
             raise ParameterError(
                 "structured_outputs.disable_any_whitespace", "disable_any_whitespace must be true or false"
