@@ -156,7 +156,7 @@ def _demand(options: WorkerOptions, facts: Architecture, dtype: torch.dtype) -> 
     size = dtype.itemsize
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
-    alive_in_mlp = 3 * facts.mlp_width()
+    alive_in_mlp = facts.mlp_elements()
     per_token = size * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp)) + 8 * facts.head_dim
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // options.page_size + 1

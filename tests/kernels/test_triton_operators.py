@@ -1,11 +1,14 @@
 """Norms, activation and rotary embedding in Triton, interpreted, against the reference."""
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
 
 from gllm.kernels import reference
 from gllm.kernels.activation import silu_mul
+from gllm.kernels.dispatch import BACKENDS, Operators, operators
 from gllm.kernels.norm import add_rms_norm, rms_norm
 from gllm.kernels.rotary import rotary_write
 
@@ -99,3 +102,14 @@ def test_operators_do_nothing_with_no_tokens() -> None:
     empty = torch.empty(0, 64)
     assert rms_norm(empty, torch.ones(64), 1e-5).shape == (0, 64)
     assert silu_mul(empty).shape == (0, 32)
+
+
+def test_every_backend_offers_every_operator_with_its_arguments() -> None:
+    """A backend may take more, behind them: `out`, say."""
+    for name, declared in vars(Operators).items():
+        if not name.startswith("_") and callable(declared):
+            wanted = list(inspect.signature(declared).parameters)[1:]
+            for backend in BACKENDS:
+                offered = getattr(operators(backend, torch.float32), name)
+                given = [n for n in inspect.signature(offered).parameters if n in wanted]
+                assert given == wanted, (backend, name)

@@ -111,10 +111,8 @@ class Architecture:
         """Elements of keys and values that one token keeps, over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
-    def mlp_width(self) -> int:
-        """Elements between the two matrices of the MLP, for one token."""
-        return (
-            self.intermediate_size
-            if self.experts is None
-            else self.experts.top_k * self.experts.intermediate_size
-        )
+    def mlp_elements(self) -> int:
+        """Elements alive in the MLP at once, for one token, at most; with experts, what each made of it."""
+        if self.experts is None:
+            return 3 * self.intermediate_size
+        return self.experts.top_k * (2 * self.experts.intermediate_size + self.hidden_size)
