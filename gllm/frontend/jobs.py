@@ -19,6 +19,7 @@ from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
 from gllm.frontend.streaming import merged
 from gllm.frontend.tool_calls.call import ToolParser
+from gllm.frontend.tool_calls.demanded import demanded, parser_of_demanded
 from gllm.frontend.tool_calls.forms import FORMS, with_calls
 from gllm.frontend.tools import Choice, ToolUse
 from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionBody
@@ -91,6 +92,12 @@ class Jobs:
         use = body.tool_use()
         parser = self._parser(use)
         params = body.params(self._limits, self._text.sampling_defaults)
+        if (wish := demanded(use)) is not None:
+            if params.structured_outputs is not None:
+                raise ParameterError(
+                    "tool_choice", "tool_choice demands a call, and another field another text: give only one"
+                )
+            params = replace(params, structured_outputs=wish)
         prompt = await self.chat_prompt(body)
         params = self._checked(prompt, params, body.num_tokens_asked())
         return Job(
@@ -167,13 +174,11 @@ class Jobs:
         return [with_calls(stream, parser(), job.is_parallel) for stream in streams]
 
     def _parser(self, use: ToolUse) -> Callable[[], ToolParser] | None:
-        """What reads the calls of a chat; raises `ParameterError` for what cannot be read or demanded."""
+        """What reads the calls of a chat; raises `ParameterError` where it is not known how to."""
         if use.choice is Choice.NONE:
             return None
         if use.choice is not Choice.AUTO:
-            raise ParameterError(
-                "tool_choice", "tool_choice can only be none or auto yet", "unsupported_parameter"
-            )
+            return parser_of_demanded(use)
         if self._tool_form is None:
             raise ParameterError(
                 "tools",

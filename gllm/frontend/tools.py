@@ -42,8 +42,8 @@ class Tool:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        given = self.definition["function"].get("parameters")
-        return {"type": "object", "properties": {}} if given is None else given
+        """Empty where there are none."""
+        return self.definition["function"].get("parameters") or {}
 
 
 @dataclass(frozen=True, slots=True)

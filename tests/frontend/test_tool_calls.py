@@ -172,6 +172,11 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"tools": function(strict=1.5)}, "tools[0].function.strict", None),
     ({"tools": function(strict=True)}, "tools[0].function.strict", "unsupported_parameter"),
     ({"tools": function(x=1)}, "tools[0].function.x", "unknown_parameter"),
+    (
+        {"tools": function(parameters={"type": "array"}), "tool_choice": "required"},
+        "tools[0].function.parameters.type",
+        None,
+    ),
     ({"tools": TOOLS, "tool_choice": "perhaps"}, "tool_choice", None),
     ({"tools": TOOLS, "tool_choice": {"type": "function"}}, "tool_choice", None),
     ({"tools": TOOLS, "tool_choice": ["auto"]}, "tool_choice", None),
