@@ -33,42 +33,56 @@ TEXT_PART: Schema = {
     "required": ["type", "text"],
     "additionalProperties": False,
 }
-CALL: Schema = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "string"},
-        "type": {"const": "function"},
-        "function": {
-            "type": "object",
-            "properties": {"name": {"type": "string"}, "arguments": {"type": "string"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        },
-    },
-    "required": ["id", "type", "function"],
-    "additionalProperties": False,
-}
+NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}
+SHORT: Schema = {"type": "string", "maxLength": 256}
+CONTENT: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": TEXT_PART, "minItems": 1}]}
+NOTHING: Schema = {"enum": [None, []]}
+
+
+def closed(*needed: str, **properties: Schema) -> Schema:
+    """An object with these members only."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(needed),
+        "additionalProperties": False,
+    }
+
+
+CALL = closed(
+    "id",
+    "type",
+    "function",
+    id=SHORT,
+    type={"const": "function"},
+    function=closed("name", "arguments", name=NAME, arguments={"type": "string"}),
+)
+_IDLE = dict.fromkeys(("function_call", "audio", "refusal", "annotations", "reasoning_content"), NOTHING)
+
+
+def _message(*roles: str, needed: tuple[str, ...], **own: Schema) -> Schema:
+    members = {"tool_calls": NOTHING, "tool_call_id": NOTHING, "name": or_null(SHORT), **_IDLE, **own}
+    return closed("role", *needed, role={"enum": list(roles)}, **members)
+
+
 MESSAGE: Schema = {
-    "type": "object",
-    "properties": {
-        "role": {"enum": ["system", "developer", "user", "assistant", "tool"]},
-        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": TEXT_PART}, {"type": "null"}]},
-        "name": or_null({"type": "string", "maxLength": 256}),
-        "tool_calls": or_null({"type": "array", "items": CALL}),
-        "tool_call_id": {"anyOf": [{"type": "string"}, {"type": "null"}, {"const": []}]},
-        **{
-            name: {"enum": [None, []]}
-            for name in ("function_call", "audio", "refusal", "annotations", "reasoning_content")
-        },
-    },
-    "required": ["role"],
-    "additionalProperties": False,
+    "anyOf": [
+        _message("system", "developer", "user", needed=("content",), content=CONTENT),
+        _message("assistant", needed=("content",), content=CONTENT),
+        _message(
+            "assistant",
+            needed=("tool_calls",),
+            content={"anyOf": [CONTENT, NOTHING]},
+            tool_calls={"type": "array", "items": CALL, "minItems": 1, "maxItems": 128},
+        ),
+        _message("tool", needed=("content", "tool_call_id"), content=CONTENT, tool_call_id=SHORT),
+    ]
 }
 MESSAGES: Schema = {"type": "array", "items": MESSAGE, "minItems": 1}
 FUNCTION: Schema = {
     "type": "object",
     "properties": {
-        "name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
+        "name": NAME,
         "description": or_null({"type": "string"}),
         "parameters": or_null({"type": "object"}),
         "strict": {"enum": [None, False, True]},
@@ -108,7 +122,50 @@ TOOL_CHOICE: Schema = {
     ]
 }
 # The Responses API: items and flat functions.
-INPUT: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]}
+def _open(*needed: str, **properties: Schema) -> Schema:
+    """An object with these members, and others that change nothing."""
+    return {"type": "object", "properties": properties, "required": list(needed)}
+
+
+_TEXTS: Schema = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "items": _open(
+                "type",
+                "text",
+                type={"enum": ["input_text", "output_text", "text"]},
+                text={"type": "string"},
+            ),
+        },
+    ]
+}
+ITEM: Schema = {
+    "anyOf": [
+        _open(
+            "role",
+            "content",
+            type={"const": "message"},
+            role={"enum": ["system", "developer", "user", "assistant"]},
+            content=_TEXTS,
+        ),
+        _open(
+            "type",
+            "call_id",
+            "name",
+            "arguments",
+            type={"const": "function_call"},
+            call_id=SHORT,
+            name=NAME,
+            arguments={"type": "string"},
+        ),
+        _open(
+            "type", "call_id", "output", type={"const": "function_call_output"}, call_id=SHORT, output=_TEXTS
+        ),
+    ]
+}
+INPUT: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": ITEM, "minItems": 1}]}
 FLAT_TOOLS: Schema = or_null(
     {
         "type": "array",
@@ -198,20 +255,30 @@ STRUCTURED_OUTPUTS: Schema = or_null(
     }
 )
 # Anthropic's: contents in blocks, tools with an input_schema.
-BLOCKS: Schema = {
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object", "required": ["type"]}}]
-}
+_TEXT_BLOCK = _open("type", "text", type={"const": "text"}, text={"type": "string"})
+_BLOCKS_OF_TEXT: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_BLOCK}]}
+_TOOL_USE = _open(
+    "type", "id", "name", "input", type={"const": "tool_use"}, id=SHORT, name=NAME, input={"type": "object"}
+)
+_TOOL_RESULT = _open(
+    "type", "tool_use_id", type={"const": "tool_result"}, tool_use_id=SHORT, content=_BLOCKS_OF_TEXT
+)
+
+
+def _turn(role: str, *blocks: Schema) -> Schema:
+    listed = {"type": "array", "items": {"anyOf": list(blocks)}, "minItems": 1}
+    content = {"anyOf": [{"type": "string"}, listed]}
+    return closed("role", "content", role={"const": role}, content=content)
+
+
 TURNS: Schema = {
     "type": "array",
     "minItems": 1,
     "items": {
-        "type": "object",
-        "properties": {"role": {"enum": ["user", "assistant"]}, "content": BLOCKS},
-        "required": ["role", "content"],
-        "additionalProperties": False,
+        "anyOf": [_turn("user", _TEXT_BLOCK, _TOOL_RESULT), _turn("assistant", _TEXT_BLOCK, _TOOL_USE)]
     },
 }
-SYSTEM: Schema = or_null(BLOCKS)
+SYSTEM: Schema = or_null(_BLOCKS_OF_TEXT)
 INPUT_TOOLS: Schema = or_null(
     {
         "type": "array",

@@ -21,6 +21,7 @@ from gllm.frontend.streaming import merged
 from gllm.frontend.tool_calls.call import ToolParser
 from gllm.frontend.tool_calls.demanded import demanded, parser_of_demanded
 from gllm.frontend.tool_calls.forms import FORMS, with_calls
+from gllm.frontend.tool_calls.strict import strict
 from gllm.frontend.tools import Choice, ToolUse
 from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionBody
 
@@ -92,10 +93,11 @@ class Jobs:
         use = body.tool_use()
         parser = self._parser(use)
         params = body.params(self._limits, self._text.sampling_defaults)
-        if (wish := demanded(use)) is not None:
+        if (wish := demanded(use) or strict(use, self._tool_form or "")) is not None:
             if params.structured_outputs is not None:
                 raise ParameterError(
-                    "tool_choice", "tool_choice demands a call, and another field another text: give only one"
+                    "tool_choice",
+                    "tool_choice, or a strict tool, limits the answer, and another field does: give only one",
                 )
             params = replace(params, structured_outputs=wish)
         prompt = await self.chat_prompt(body)

@@ -97,12 +97,6 @@ def tool_use(tools: Any, choice: Any, is_parallel: bool | None) -> ToolUse:
         raise ParameterError("tool_choice.function.name", f"there is no tool {name!r:.80} in tools")
     if not checked or chosen is Choice.NONE:
         return NO_TOOLS
-    for index, tool in enumerate(checked):
-        if tool.is_strict and chosen is Choice.AUTO:
-            path = f"tools[{index}].function.strict"
-            raise ParameterError(
-                path, f"{path} needs a tool_choice that demands a call: leave one of them out", UNSUPPORTED
-            )
     return ToolUse(checked, chosen, name, is_parallel is not False)
 
 

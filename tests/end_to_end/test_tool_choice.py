@@ -102,6 +102,18 @@ def test_the_messages_api_demands_calls(server: Served) -> None:
         jsonschema.validate(block.input, SCHEMAS[block.name])
 
 
+def test_strict_tools_leave_the_text_of_an_answer_as_it_is(client: openai.OpenAI) -> None:
+    loose: Any = [{"type": "function", "function": tool["function"] | {"strict": False}} for tool in TOOLS]
+    texts = [
+        client.chat.completions.create(model=MODEL, messages=USER, tools=tools, temperature=0, max_tokens=40)
+        .choices[0]
+        .message.content
+        for tools in (TOOLS, loose)
+    ]
+    assert texts[0]
+    assert texts[0] == texts[1]
+
+
 def test_what_cannot_be_demanded_is_refused_by_its_name(client: openai.OpenAI) -> None:
     asked: Any = {"model": MODEL, "messages": USER, "tool_choice": "required", "tools": TOOLS}
     wrong: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "string"}}}]

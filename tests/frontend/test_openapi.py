@@ -183,5 +183,6 @@ def test_what_it_forbids_is_refused(case: tuple[Any, dict[str, Any]]) -> None:
                 checked_messages(read.messages)
             ChatBody.read({"model": "tiny", "messages": USER, "tools": read.tools}).tool_use()
         if isinstance(read, ChatBody | CompletionBody):
-            read.params(LimitsConfig(), {})
+            if read.params(LimitsConfig(), {}).structured_outputs is not None:
+                raise ParameterError(None, "whether it is a grammar, the compiler says")
             read.queue()

@@ -170,7 +170,11 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"tools": function(description=1)}, "tools[0].function.description", None),
     ({"tools": function(parameters="{}")}, "tools[0].function.parameters", None),
     ({"tools": function(strict=1.5)}, "tools[0].function.strict", None),
-    ({"tools": function(strict=True)}, "tools[0].function.strict", "unsupported_parameter"),
+    (
+        {"tools": function(strict=True, parameters={"type": "array"})},
+        "tools[0].function.parameters.type",
+        None,
+    ),
     ({"tools": function(x=1)}, "tools[0].function.x", "unknown_parameter"),
     (
         {"tools": function(parameters={"type": "array"}), "tool_choice": "required"},

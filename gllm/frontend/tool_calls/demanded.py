@@ -20,7 +20,7 @@ DATA = ("const", "enum", "default", "examples")  # members of a schema that hold
 
 def demanded(use: ToolUse) -> StructuredOutputs | None:
     """What the text must be; None where the model chooses. Raises `ParameterError`."""
-    schemas = [(tool, _arguments(index, tool)) for index, tool in enumerate(use.tools)]
+    schemas = [(tool, arguments_schema(index, tool)) for index, tool in enumerate(use.tools)]
     match use.choice:
         case Choice.NAMED:
             index, schema = next(
@@ -45,8 +45,8 @@ def parser_of_demanded(use: ToolUse) -> Callable[[], ToolParser]:
     return partial(ArgumentsParser if use.choice is Choice.NAMED else ArrayParser, use.names)
 
 
-def _arguments(index: int, tool: Tool) -> dict[str, Any]:
-    """The schema of a tool's arguments, which are an object."""
+def arguments_schema(index: int, tool: Tool) -> dict[str, Any]:
+    """The schema of the arguments of the `index`th tool, which are an object; raises `ParameterError`."""
     schema = tool.parameters
     if not schema:
         return NO_ARGUMENTS
