@@ -92,17 +92,18 @@ _LLAMA3_CHAT = (
     "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 # With tools as Qwen2.5, in the form of Hermes: shown in the system's turn, answers in one user's turn.
-_QWEN2_CHAT = (
+_QWEN_CHAT = (
     "{% set has_system = messages[0].role == 'system' %}"
-    "{% if tools or not has_system %}<|im_start|>system\n"
-    "{{ messages[0].content if has_system else 'You are a helpful assistant.' }}"
-    "{% if tools %}{{ '\\n\\n# Tools\\n\\nYou may call one or more functions to assist with the user query."
+    "{% set system = messages[0].content if has_system else default %}"
+    "{% if tools or system or has_system %}<|im_start|>system\n{{ system }}"
+    "{% if tools %}{{ ('\\n\\n' if system else '') + '# Tools\\n\\nYou may call one or more functions "
+    "to assist with the user query."
     "\\n\\nYou are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}"
     "{% for tool in tools %}{{ '\\n' + (tool | tojson) }}{% endfor %}"
     "{{ '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments "
     'within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, "arguments": '
     "<args-json-object>}\\n</tool_call>' }}{% endif %}{{ '<|im_end|>\\n' }}{% endif %}"
-    "{% for message in messages %}{% if tools and has_system and loop.first %}"
+    "{% for message in messages %}{% if has_system and loop.first %}"
     "{% elif message.role == 'tool' %}"
     "{{ '' if loop.previtem is defined and loop.previtem.role == 'tool' else '<|im_start|>user' }}"
     "{{ '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' }}"
@@ -115,6 +116,8 @@ _QWEN2_CHAT = (
     "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+_QWEN2_CHAT = "{% set default = 'You are a helpful assistant.' %}" + _QWEN_CHAT
+_QWEN3_CHAT = "{% set default = '' %}" + _QWEN_CHAT
 # ChatGLM2 has no tokens for roles and no system prompt: its dialogues are numbered rounds of plain text.
 _CHATGLM2_CHAT = (
     "[gMASK]sop{% for message in messages %}"
@@ -168,6 +171,17 @@ FAMILIES = (
         file_kind=FileKind.MERGES,
         pattern=ONE_DIGIT,
         appended=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    ),
+    Family(
+        name="qwen3",
+        model_types=frozenset({"qwen3", "qwen3_moe"}),
+        marks=("<|im_start|>", "<|im_end|>"),
+        stops=("<|im_end|>", "<|endoftext|>"),
+        template=_QWEN3_CHAT,
+        tool_form="hermes",
+        file_kind=FileKind.MERGES,
+        pattern=ONE_DIGIT,
+        appended=("<|endoftext|>", "<|im_start|>", "<|im_end|>"),  # the checkpoint's files name the others
     ),
     Family(
         name="chatglm3",

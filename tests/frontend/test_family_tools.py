@@ -95,6 +95,22 @@ def test_tools_are_put_between_the_parts_as_the_family_was_trained(tmp_path: Pat
     assert form.encode(CHAT, tools=[TOOL]) == expected
 
 
+def test_qwen3_is_qwen2_without_a_system_prompt_of_its_own(tmp_path: Path) -> None:
+    root = write(tmp_path / "qwen3", "qwen2", chat_template=None)
+    (root / "config.json").write_text('{"model_type": "qwen3"}')
+    tokenizer = Tokenizer.load(root)
+    form = ChatTemplate.find(tokenizer)
+    assert form is not None
+    assert form.render(CHAT, tools=[TOOL]) == FORMS["qwen2"]
+    user = [{"role": "user", "content": "hi"}]
+    assert form.render(user) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert form.render(user, tools=[TOOL]).startswith("<|im_start|>system\n# Tools\n\n")
+    assert [tokenizer.id_to_token(token) for token in tokenizer.family_stop_ids] == [
+        "<|im_end|>",
+        "<|endoftext|>",
+    ]
+
+
 @pytest.mark.parametrize("family", ["llama2", "chatglm2"])
 def test_a_family_without_a_form_for_tools_refuses_them(tmp_path: Path, family: str) -> None:
     form, _ = form_of(tmp_path, family)

@@ -176,7 +176,7 @@ def test_every_form_can_be_chosen_and_a_family_has_its_own() -> None:
     assert {"auto", *FORMS} == set(get_args(chosen.annotation))
     forms = {family.name: form_in_force(FrontendConfig(), family) for family in FAMILIES}
     assert forms == {
-        "llama3": "llama3_json", "llama2": None, "qwen2": "hermes", "chatglm2": None,
+        "llama3": "llama3_json", "llama2": None, "qwen2": "hermes", "qwen3": "hermes", "chatglm2": None,
         "chatglm3": "chatglm3", "glm4": "glm4",
     }  # fmt: skip
     assert form_in_force(FrontendConfig(), None) is None
