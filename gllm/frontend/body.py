@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 from starlette.requests import ClientDisconnect, Request
 
 from gllm.frontend.errors import ApiError
+from gllm.frontend.json_depth import MAX_DEPTH, is_too_deep
 
 READ_TIMEOUT_S = 30.0
-MAX_DEPTH = 64  # of arrays and objects in each other
 SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -66,25 +66,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _invalid("the body must be a JSON object with the fields of the request")
     # Both looks cost time, and nearly every body shows at once that it needs neither.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_too_deep(value):
         raise _invalid(f"the body is nested deeper than {MAX_DEPTH} levels: flatten it")
     if SURROGATE_ESCAPE.search(body) and not _is_text(value):
         raise _invalid("the body has half of a surrogate pair, which is no character: send whole characters")
     return value
-
-
-def _depth_exceeds(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _is_text(value: Any) -> bool:

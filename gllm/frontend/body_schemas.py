@@ -121,6 +121,8 @@ TOOL_CHOICE: Schema = {
         },
     ]
 }
+
+
 # The Responses API: items and flat functions.
 def _open(*needed: str, **properties: Schema) -> Schema:
     """An object with these members, and others that change nothing."""

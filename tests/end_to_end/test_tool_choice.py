@@ -87,6 +87,20 @@ def test_the_responses_api_demands_calls(client: openai.OpenAI) -> None:
     assert [item.type for item in any_of.output] == ["function_call"]
 
 
+def test_the_responses_api_holds_text_to_a_schema(client: openai.OpenAI) -> None:
+    form: Any = {"type": "json_schema", "name": "sum", "schema": ADD, "strict": True}
+    asked: Any = {
+        "model": MODEL,
+        "input": "What is 2 + 5?",
+        "text": {"format": form},
+        "max_output_tokens": 100,
+    }
+    whole = client.responses.create(**asked, temperature=0)
+    jsonschema.validate(json.loads(whole.output_text), ADD)
+    with client.responses.stream(**asked, temperature=0) as stream:
+        assert stream.get_final_response().output_text == whole.output_text
+
+
 def test_the_messages_api_demands_calls(server: Served) -> None:
     tools: Any = [{"name": name, "input_schema": schema} for name, schema in SCHEMAS.items()]
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:

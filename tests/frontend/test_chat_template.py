@@ -131,6 +131,11 @@ def test_a_space_piece_is_put_behind_each_special_token_as_always() -> None:
             "messages[0].tool_calls[0].function.name",
             "no name",
         ),
+        (
+            [calling(name="f", arguments='{"a":' * 70 + "1" + "}" * 70)],
+            "messages[0].tool_calls[0].function.arguments",
+            "JSON of an object",
+        ),
         ([calling(name="f", arguments={})], "messages[0].tool_calls[0]", "object"),
         (
             [calling(name="f", arguments="[1]")],

@@ -95,6 +95,7 @@ NO_CALLS: list[tuple[str, str]] = [
     ("hermes", '<tool_call>{"name": "get", "arguments": {}} and </tool_call>'),
     ("hermes", "<tool_call>" + "[" * 5000),
     ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "[" * 5000 + "]" * 5000 + "}}</tool_call>"),
+    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "[" * 70 + "]" * 70 + "}}</tool_call>"),
     ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "9" * 5000 + "}}</tool_call>"),
     ("llama3_json", f"Sure: {LLAMA}"),
     ("llama3_json", '{"name": "unknown", "parameters": {}}'),

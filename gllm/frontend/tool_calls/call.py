@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from gllm.frontend.json_depth import is_too_deep
+
 
 def _new_id() -> str:
     return f"call_{uuid4().hex}"
@@ -69,9 +71,11 @@ class ToolParser(ABC):
 
 
 def read_json(written: str) -> Any:
-    """The value that `written` spells; None if it is no JSON, or holds what is no text."""
+    """The value that `written` spells; None if it is no JSON, too deep, or holds what is no text."""
     try:
         value = json.loads(written, parse_constant=_refuse, parse_float=_finite)
+        if is_too_deep(value):
+            return None
         dumps(value).encode()  # half of a surrogate pair is no character
     except (ValueError, RecursionError):
         return None
