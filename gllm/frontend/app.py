@@ -78,7 +78,7 @@ class Gateway:
             for endpoint in api.endpoints(self.service)
         ]
         served += operator.endpoints(self.service, like_vllm=like_vllm)
-        served.append(document_endpoint(served, self.service))
+        served.append(document_endpoint(served, self.service, needs_keys=bool(frontend.api_keys)))
         app = Starlette(
             routes=[self._route(endpoint) for endpoint in served],
             exception_handlers={HTTPException: _http_error},

@@ -39,7 +39,7 @@ SCHEMES = {
     Access.KEY.value: {
         "type": "http",
         "scheme": "bearer",
-        "description": "An API key, where the server was started with keys",
+        "description": "An API key, or an admin key",
     },
     Access.ADMIN.value: {
         "type": "http",
@@ -54,12 +54,13 @@ BY_ACCESS: Mapping[Access, frozenset[int]] = {
 }
 
 
-def document_endpoint(served: Sequence[Endpoint], service: Service) -> Endpoint:
+def document_endpoint(served: Sequence[Endpoint], service: Service, *, needs_keys: bool) -> Endpoint:
     """GET /openapi.json, which describes `served` and itself."""
 
     async def openapi(request: Request) -> Response:
         del request
-        return JSONResponse(document([*served, endpoint], model=service.model, version=VERSION))
+        described = [*served, endpoint]
+        return JSONResponse(document(described, model=service.model, version=VERSION, needs_keys=needs_keys))
 
     endpoint = Endpoint(
         method="GET", path="/openapi.json", handle=openapi, tag="status", summary="This document"
@@ -67,13 +68,15 @@ def document_endpoint(served: Sequence[Endpoint], service: Service) -> Endpoint:
     return endpoint
 
 
-def document(endpoints: Sequence[Endpoint], *, model: str, version: str) -> dict[str, Any]:
-    """The whole document. model: the only name that requests may give."""
+def document(endpoints: Sequence[Endpoint], *, model: str, version: str, needs_keys: bool) -> dict[str, Any]:
+    """The whole document. model: the only name that requests may give. needs_keys: there are API keys."""
     schemas: dict[str, Any] = {}
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = PATH_PARAMETER.sub(r"{\1}", endpoint.path)
         operation = _operation(endpoint, model, schemas)
+        if endpoint.access is Access.ADMIN or (needs_keys and endpoint.access is Access.KEY):
+            operation["security"] = [{endpoint.access.value: []}]
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     return {
         "openapi": "3.1.0",
@@ -113,8 +116,6 @@ def _operation(endpoint: Endpoint, model: str, schemas: dict[str, Any]) -> dict[
         "tags": [endpoint.tag],
         "responses": responses,
     }
-    if endpoint.access is not Access.OPEN:
-        operation["security"] = [{endpoint.access.value: []}]
     if names := PATH_PARAMETER.findall(endpoint.path):
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}

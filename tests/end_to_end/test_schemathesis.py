@@ -15,13 +15,18 @@ from served import Served, serve
 
 EXAMPLES_EACH = 15  # of good and of bad requests for one operation
 MOST_TOKENS = 3
+KEY, ADMIN_KEY = "sk-one", "sk-operator"
 MOST_OPTIONAL = 4
 NEEDED = {"model", "prompt", "messages", "input", "tokens"}
 
 
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
-    with serve() as served:
+    with serve("--api-key", KEY, "--admin-api-key", ADMIN_KEY) as served:
         yield served
 
 
@@ -36,7 +41,7 @@ LENGTHS = {
 
 @pytest.mark.timeout(120)
 def test_no_request_breaks_the_server_or_gets_what_the_document_does_not_say(server: Served) -> None:
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json", headers=bearer(KEY))
     operations = [result.ok() for result in schema.get_all_operations()]
     assert len(operations) >= 10
     statuses: dict[str, set[int]] = {}
@@ -49,7 +54,8 @@ def test_no_request_breaks_the_server_or_gets_what_the_document_does_not_say(ser
     generating = [seen for label, seen in statuses.items() if "completions" in label]
     assert all({200, 400} <= seen for seen in generating), statuses
     answer = {"model": "demo/model", "prompt": "hello", "max_tokens": 2}
-    assert httpx.post(f"{server.url}/v1/completions", json=answer).status_code == 200
+    response = httpx.post(f"{server.url}/v1/completions", json=answer, headers=bearer(KEY))
+    assert response.status_code == 200
 
 
 def some_fields(body: dict[str, Any], number: int) -> dict[str, Any]:
@@ -78,6 +84,9 @@ def check_all(
             case.body = some_fields(case.body, next(numbers))
             if (length := LENGTHS.get(case.operation.path)) is not None:
                 case.body[length] = MOST_TOKENS
+        # Without the right key each must be refused, which the checks look at by themselves.
+        security = case.operation.definition.raw.get("security", [{}])
+        case.headers.update(bearer(ADMIN_KEY if "admin" in security[0] else KEY))
         response = case.call(timeout=30)
         statuses.setdefault(case.operation.label, set()).add(response.status_code)
         # What the document allows may still be too long, or name a tool that is not there.

@@ -194,6 +194,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stop_sequences": [""]}, "stop_sequences"),
     ({"stop": ["x"]}, "stop"),
     ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking"),
+    ({"tools": 5}, "tools"),
+    ({"tools": [5, []]}, "tools[0]"),
     ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type"),
     ({"tools": [{"name": "f", "input_schema": 1}]}, "tools[0].input_schema"),
     ({"tool_choice": "auto"}, "tool_choice"),

@@ -140,7 +140,7 @@ def _schema(kind: Any) -> Any:
         raise NotImplementedError
 
     endpoint = Endpoint(method="POST", path="/x", handle=nothing, summary="", tag="", body=kind)
-    made = document([endpoint], model="tiny", version="1")
+    made = document([endpoint], model="tiny", version="1", needs_keys=False)
     return {"$ref": f"#/components/schemas/{kind.__name__}", "components": made["components"]}
 
 

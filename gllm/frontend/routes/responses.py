@@ -18,8 +18,9 @@ def endpoints(service: Service) -> list[Endpoint]:
         service.check_model(body.model)
         translated = body.translated()
         with translated.in_its_words():
-            answer = ResponsesAnswer(service.model, body.echoed())
-            job = await service.jobs.chat(ChatBody.read(translated.chat), answer)
+            chat = ChatBody.read(translated.chat)
+            chat.tool_use()  # before an answer repeats the tools
+            job = await service.jobs.chat(chat, ResponsesAnswer(service.model, body.echoed()))
             return await service.answer(request, job, bool(body.stream))
 
     return [
