@@ -1,5 +1,7 @@
 """What a scrape says: names, forms, sums over processes, and that it fits what happened."""
 
+import json
+import re
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from gllm.frontend.tokenizer import Tokenizer
 from gllm.meters import CATALOGUE, Meters
 from gllm.protocol.messages import PassedOver, SchedulerReady, Stats
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 READY = SchedulerReady(max_model_len=256, num_pages=100, page_size=16, vocab_size=9)
 
 
@@ -128,3 +131,25 @@ def test_the_metrics_need_no_key(tmp_path: Path, tokenizer: Tokenizer) -> None:
         for path in ("/metrics", "/health", "/live", "/ready", "/version"):
             assert running.http.get(path).status_code == 200, path
         assert running.http.get("/v1/models").status_code == 401
+
+
+def test_every_expression_of_the_dashboard_names_a_metric_that_is_served(server: Deployment) -> None:
+    dashboard = json.loads((ROOT / "docs" / "grafana" / "gllm.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    expressions += [variable["query"] for variable in dashboard["templating"]["list"][1:]]
+    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    served = set()
+    labels = {
+        "le",
+        "model_name",
+        *(label for meter in CATALOGUE.values() for label in meter.labels),
+        "reason",
+    }
+    for family in text_string_to_metric_families(server.http.get("/metrics").text):
+        served |= {family.name + ending for ending in endings[family.type]}
+    named = [name for expression in expressions for name in re.findall(r"gllm:\w+", expression)]
+    assert len(named) >= 40
+    assert not set(named) - served
+    for expression in expressions:
+        for group in re.findall(r"by \(([^)]*)\)", expression):
+            assert set(group.split(", ")) <= labels, expression
