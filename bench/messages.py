@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gllm.protocol.codec import decode, encode
-from gllm.protocol.messages import Admit, Cancel, Message, Sampling, StepPlan, StepResult, Submit, Tokens
+from gllm.protocol.messages import (
+    Admit,
+    Cancel,
+    Mask,
+    Message,
+    Sampling,
+    StepPlan,
+    StepResult,
+    Submit,
+    Tokens,
+    mask_bytes,
+)
 from gllm.protocol.wire import column
 
 BATCHES = (1, 8, 64, 256, 512)
@@ -35,6 +46,7 @@ def messages(batch: int) -> dict[str, Message]:
         "Tokens": Tokens(rows, column(), tokens, [], []),
         "Submit, 1024 tokens": Submit(7, prompt, [], sampling, 256, column([2]), 1, 0, 0.0, ""),
         "Cancel": Cancel(column([7])),
+        "Mask, 151936 tokens": Mask(7, 0, 100, bytes(mask_bytes(151_936))),
     }
 
 

@@ -112,6 +112,7 @@ class TextEngine:
         stops = (*eos_token_ids, *named, *tokenizer.family_stop_ids)
         self.eos_token_ids = tuple(dict.fromkeys(stops))
         self.sampling_defaults = sampling_defaults
+        self._begins_blank = tokenizer.family is not None and tokenizer.family.begins_blank
         self._default_seed = default_seed
         self._grammars: Grammars | None = None  # made with the first grammar
         self._num_drawn = itertools.count()
@@ -177,7 +178,7 @@ class TextEngine:
         reader = _Reader(
             self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
             StopMatcher(params.stop_strings) if params.stop_strings else None,
-            cuts_lead=is_answer and self.tokenizer.family is not None and self.tokenizer.family.begins_blank,
+            cuts_lead=is_answer and constraint is None and self._begins_blank,
         )
         chunks = self.engine.generate(
             prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue, constraint

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from served import MODEL, Served, serve
 
 MAX_TOKENS = 250
-AT_ONCE = 48
+AT_ONCE = 120
 
 
 class Item(BaseModel):
@@ -29,7 +29,7 @@ class Basket(BaseModel):
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with serve("--max-num-seqs", "64") as served:
+    with serve("--max-num-seqs", "128") as served:
         yield served
         stats = served.stats()
         assert (stats.num_running, stats.num_waiting) == (0, 0)

@@ -247,6 +247,9 @@ def test_the_white_space_that_opens_an_answer_is_no_part_of_it(
         begun = [*user("x"), {"role": "assistant", "content": "a"}]
         on = server.chat(messages=begun, continue_final_message=True, max_tokens=100).json()
         assert on["choices"][0]["message"]["content"].endswith(shown)
+        # A grammar says what all of the text is.
+        limited = server.chat(max_tokens=100, regex=r"\s*你好\s*you  龘").json()["choices"][0]
+        assert limited["message"]["content"].endswith(shown)
 
 
 def test_the_ends_of_a_prompt_can_be_asked_for_over_http(server: Deployment) -> None:
