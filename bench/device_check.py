@@ -1,12 +1,16 @@
-"""Run and time the kernels on a GPU, from a bare copy of the tree: torch and triton are all it needs.
+"""Run and time kernels and worker on a GPU, from a bare copy of the tree: torch, triton, msgpack, safetensors
+and tqdm are all it needs.
 
-    python -m bench.device_check [--parts 1,2,3,tune] [--out DIR] [--limit SECONDS] [--share I/N] [--dry-run]
+    python -m bench.device_check [--parts 1,4] [--out DIR] [--limit SECONDS] [--share I/N] [--dry-run]
 
 | part | what |
 |---|---|
 | 1 | ceilings: copy bandwidth, bf16 matmul |
 | 2 | every kernel against the reference in float32, fresh random inputs |
 | 3 | every kernel's time as a fraction of the ceilings |
+| 4 | a model of Llama 3 8B's shape, random weights: decode and prefill steps, graphs and eager |
+| 5 | the same model: 512 requests of recorded lengths |
+| 6 | the same model: greedy tokens with and without graphs, alone and together |
 | tune | attention under other tilings and splits |
 
 Each part ends within --limit (8 minutes) and skips what is left. Writes JSON lines to DIR, line by
@@ -29,6 +33,9 @@ PARTS = {
     "1": "bench.device.ceilings",
     "2": "bench.device.correctness",
     "3": "bench.device.timings",
+    "4": "bench.device.decode",
+    "5": "bench.device.offline",
+    "6": "bench.device.sameness",
     "tune": "bench.device.tiling_sweep",
 }
 HIDDEN = ("record", "limit")

@@ -26,7 +26,7 @@ def serve(child: Child) -> None:
     words = column(map(int, os.environ["GLLM_BENCH_TOKENS"].split(",")))
     options = child.config.scheduler
     vocab_size = open_checkpoint(child.config.model.path, weights=False).vocab_size
-    num_slots, page_size = options.max_num_seqs, child.config.worker.page_size
+    num_slots, page_size = options.max_num_seqs, child.config.worker.assumed_page_size
     num_pages = num_slots * 2048 // page_size
     plans = Channel.connect(child.context, zmq.PULL, child.address(PLANS))
     results = Channel.connect(child.context, zmq.PUSH, child.address(RESULTS))

@@ -27,7 +27,7 @@ def serve(child: Child) -> None:
     options = child.config.scheduler
     plans = Channel.connect(child.context, zmq.PULL, child.address(PLANS))
     results = Channel.connect(child.context, zmq.PUSH, child.address(RESULTS))
-    num_slots, page_size = options.max_num_seqs, child.config.worker.page_size
+    num_slots, page_size = options.max_num_seqs, child.config.worker.assumed_page_size
     num_pages = child.config.worker.num_pages or num_slots * MAX_MODEL_LEN // page_size // 8
     results.send(
         WorkerReady(

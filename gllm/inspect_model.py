@@ -11,6 +11,7 @@ from gllm.frontend.tokenizer import Tokenizer
 from gllm.process import StartError
 from gllm.worker.memory import MemoryPlanError, readable
 from gllm.worker.models import caveats, longest_context
+from gllm.worker.platform import PlatformError
 from gllm.worker.start import Model, WorkerOptions, look_through, plan_for
 
 EXIT_RUNS, EXIT_DOES_NOT_RUN = 0, 1
@@ -28,7 +29,7 @@ def inspect(config: DeploymentConfig) -> int:
         model = look_through(options)
         tell_model(model)
         obstacles += tell_memory(options, model)
-    except CheckpointError as error:
+    except (CheckpointError, PlatformError) as error:
         obstacles.append(str(error))
     tell("stop ids", ", ".join(map(str, checkpoint.eos_token_ids)) or "none")
     obstacles += tell_text(config, checkpoint)

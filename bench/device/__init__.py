@@ -1,1 +1,1 @@
-"""The parts of `bench.device_check`: torch and triton only, so that they run on a bare GPU machine."""
+"""The parts of `bench.device_check`: no library that a bare GPU machine lacks."""

@@ -18,8 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from gllm.config import yaml_file
 from gllm.config.errors import ConfigError, nearest, shown
 from gllm.config.names import Name, dashed, find, suggestion
-from gllm.config.pending import PENDING_VALUES
-from gllm.config.schema import SECRETS, SECTIONS, DeploymentConfig, options
+from gllm.config.schema import SECRETS, SECTIONS, DeploymentConfig, WorkerConfig, options
 
 logger = logging.getLogger("gllm.config")
 
@@ -152,8 +151,6 @@ def _adapter(key: str) -> TypeAdapter[Any]:
 
 
 def _checked(key: str, value: object, given: Given) -> Any:
-    if isinstance(value, str) and value in PENDING_VALUES.get(key, ()):
-        raise ConfigError(f"{given.written} {value} is not supported yet by this version")
     try:
         return _adapter(key).validate_python(value)
     except ValidationError as error:
@@ -227,6 +224,8 @@ def _built(merged: Mapping[str, Setting]) -> DeploymentConfig:
         values[section][field] = setting.value
         sources[key] = setting.given.source
     if (pages := merged.get("worker.num_pages")) and pages.name.in_tokens:
-        page_size = values["worker"].get("page_size", options()["worker.page_size"][1])
-        values["worker"]["num_pages"] = math.ceil(pages.value / page_size)
+        # Tokens are pages of one size: no device may choose another.
+        worker = WorkerConfig.model_validate({**values["worker"], "num_pages": None})
+        values["worker"]["page_size"] = worker.assumed_page_size
+        values["worker"]["num_pages"] = math.ceil(pages.value / worker.assumed_page_size)
     return DeploymentConfig.model_validate({**values, "sources": sources})

@@ -56,8 +56,6 @@ PENDING = (
     Pending("scheduler.free_page_ratio", ("--ratio-free-pages",)),
     Pending("scheduler.slo"),
     Pending("worker.kv_cache_dtype", ("--kv-cache-dtype",), holds=("auto",)),
-    Pending("worker.cuda_graphs",
-            switches={"--enforce-eager": DISABLE, "--disable-cuda-graph": DISABLE}, holds=(False,)),
     Pending("worker.tensor_parallel_size", ("--tensor-parallel-size", "--tp-size", "--tp"), holds=(1,)),
     Pending("worker.pipeline_parallel_size", ("--pipeline-parallel-size", "--pp-size", "--pp"), holds=(1,)),
     Pending("worker.data_parallel_size", ("--data-parallel-size", "--dp-size", "--dp"), holds=(1,)),
@@ -70,8 +68,3 @@ PENDING = (
     Pending("observability.log_stats", switches={"--disable-log-stats": DISABLE}, holds=(False,)),
     Pending("observability.otlp_traces_endpoint", ("--otlp-traces-endpoint",)),
 )  # fmt: skip
-
-# Values of supported options that a later version will take.
-PENDING_VALUES: Mapping[str, tuple[str, ...]] = {
-    "worker.device": ("cuda",),
-}

@@ -38,6 +38,7 @@ class Section(BaseModel):
 
 Count = Annotated[int, integer(1, example="256 or 1k")]
 Bytes = Annotated[int, integer(1, MAX_INT64, example="2GiB or 512MiB")]
+PAGE_SIZES = {"cpu": 16, "cuda": 64}  # unless somebody says otherwise
 _AUTO_LENGTH = BeforeValidator(lambda written: "auto" if written in (-1, "-1") else written)
 _OVERLAP, _NO_OVERLAP = (2, 1), (1, 2)
 
@@ -264,7 +265,9 @@ class WorkerConfig(Section):
     """worker: the device and its KV cache"""
 
     device: Annotated[
-        Literal["auto", "cpu"], spelled({}), Option("where the model runs", ("--device",), "DEVICE")
+        Literal["auto", "cpu", "cuda"],
+        spelled({}),
+        Option("where the model runs; auto: on a GPU if there is one", ("--device",), "DEVICE"),
     ] = "auto"
     gpu_memory_utilization: Annotated[
         float,
@@ -292,12 +295,30 @@ class WorkerConfig(Section):
         ),
     ] = None
     page_size: Annotated[
-        int, integer(1, 1024), Option("tokens of one page", ("--page-size", "--block-size"))
-    ] = 16
+        Annotated[int, integer(1, 1024)] | None,
+        Option("tokens of one page; without it 16 on a CPU and 64 on a GPU", ("--page-size", "--block-size")),
+    ] = None
+    cuda_graphs: Annotated[
+        bool,
+        Option(
+            "replay the launches of decode steps on a GPU",
+            (),
+            switches={
+                "--cuda-graphs": (True, False),
+                "--enforce-eager": (False, True),
+                "--disable-cuda-graph": (False, True),
+            },
+        ),
+    ] = True
     num_threads: Annotated[
         Annotated[int, integer(1, 4096)] | None,
         Option("threads that compute on the CPU; without it torch's choice", ("--num-threads",)),
     ] = None
+
+    @property
+    def assumed_page_size(self) -> int:
+        """The page size where no device can be asked."""
+        return self.page_size or PAGE_SIZES["cuda" if self.device == "cuda" else "cpu"]
 
 
 class IpcConfig(Section):

@@ -439,8 +439,8 @@ class StepResult(Message):
     """The sampled tokens of one plan, one per sampling row in plan order.
 
     Times are CLOCK_MONOTONIC nanoseconds, comparable between processes of one host: when the
-    worker took the plan up and when its tokens were on the host; `idle_ns` is how long the worker
-    had waited for the plan.
+    worker took the plan up, or had the step before behind it if that was later, and when its tokens
+    were on the host; `idle_ns` is how long the worker had waited for the plan.
     """
 
     epoch: int = wire(Int())

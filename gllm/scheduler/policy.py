@@ -5,10 +5,12 @@ A policy is a set of pure functions of a sequence or of the load; it never touch
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gllm.config import SchedulerConfig
 from gllm.scheduler.sequence import Sequence
+
+if TYPE_CHECKING:
+    from gllm.config import SchedulerConfig
 
 Order = tuple[int, int]
 
@@ -108,7 +110,7 @@ class TokenThrottling(Fcfs):
         return -(-load.num_decodes // load.max_plans_in_flight)
 
 
-def policy_of(options: SchedulerConfig) -> Policy:
+def policy_of(options: "SchedulerConfig") -> Policy:
     """The policy that a deployment asks for."""
     match options.policy:
         case "fcfs":

@@ -220,7 +220,7 @@ def worker_ready(config: DeploymentConfig, costs: CostFile) -> WorkerReady:
     if num_pages is None:
         left = capacity.memory_bytes * worker.gpu_memory_utilization - capacity.weight_bytes
         cache_bytes = worker.kv_cache_memory_bytes or int(left)
-        num_pages = cache_bytes // (capacity.kv_bytes_per_token * worker.page_size)
+        num_pages = cache_bytes // (capacity.kv_bytes_per_token * worker.assumed_page_size)
     if num_pages < 1 or num_pages > MAX_PAGES:
         raise CostError(
             f"the KV cache would have {num_pages} pages, but 1 to {MAX_PAGES} are possible: set num_pages, "
@@ -229,7 +229,7 @@ def worker_ready(config: DeploymentConfig, costs: CostFile) -> WorkerReady:
     return WorkerReady(
         epoch=EPOCH,
         num_pages=num_pages,
-        page_size=worker.page_size,
+        page_size=worker.assumed_page_size,
         num_slots=config.scheduler.max_num_seqs,
         max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
         max_model_len=max_model_len,

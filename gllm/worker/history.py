@@ -87,7 +87,11 @@ class History:
         return counts
 
     def _on_device(self, row: "np.ndarray[tuple[int], np.dtype[np.int32]]") -> Tensor:
-        return torch.from_numpy(row).to(self._device, non_blocking=True)
+        tensor = torch.from_numpy(row)
+        # From other memory than pinned a copy would wait for all that the stream still has to do.
+        return (
+            tensor if self._device.type == "cpu" else tensor.pin_memory().to(self._device, non_blocking=True)
+        )
 
 
 def _recent_of(item: Entered) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":

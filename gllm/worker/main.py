@@ -74,21 +74,21 @@ def serve(
                     under_way.add(Launched(plan, runner.launch(plan), start, idle))
         while (step := under_way.oldest_home()) is not None:
             with _failure_told(step.plan, results):
-                result = _result(step)
+                result = _result(step, idle_since)
             results.send(result)
             idle_since = time.monotonic_ns()
             if lane is not None:  # behind the result, for which somebody waits
                 lane.draw(step.plan, result, runner.forward_end_ns)
 
 
-def _result(step: Launched) -> StepResult:
-    """The answer to a step that is home."""
+def _result(step: Launched, last_end_ns: int) -> StepResult:
+    """The answer to a step that is home. It began when its plan was taken up, or behind the step before."""
     sampled, plan = step.output.take(), step.plan
     result = StepResult(
         epoch=plan.epoch,
         step=plan.step,
         tokens=column(sampled.tokens.tolist()),
-        start_ns=step.start_ns,
+        start_ns=max(step.start_ns, last_end_ns),
         end_ns=time.monotonic_ns(),
         idle_ns=step.idle_ns,
     )
@@ -102,11 +102,12 @@ def _result(step: Launched) -> StepResult:
 def _make_runner(child: Child) -> "ModelRunner":
     # Here and not above, since importing these imports torch, which must see main's environment.
     from gllm.worker.memory import MemoryPlanError
+    from gllm.worker.platform import PlatformError
     from gllm.worker.start import WorkerOptions, make_runner
 
     try:
         return make_runner(WorkerOptions.of(child.config))
-    except (CheckpointError, MemoryPlanError) as error:
+    except (CheckpointError, MemoryPlanError, PlatformError) as error:
         raise StartError(str(error)) from error
 
 

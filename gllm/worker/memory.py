@@ -24,11 +24,12 @@ class Demand:
     context_bytes: int  # a token of the longest context, in attention's workspace and the slot tables
     page_bytes: int  # keys and values of one page over all layers
     page_size: int  # tokens
+    reserved_bytes: int = 0  # for what libraries and graphs take
 
     @property
     def step_bytes(self) -> int:
-        """Activations of the largest step, without what grows with the context."""
-        return self.max_num_batched_tokens * self.token_bytes + self.logits_bytes
+        """Activations of the largest step, without what grows with the context, and what is reserved."""
+        return self.max_num_batched_tokens * self.token_bytes + self.logits_bytes + self.reserved_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Wish:
     gpu_memory_utilization: float
     kv_cache_memory_bytes: int | None
     num_pages: int | None
+    kv_cap_bytes: int | None = None  # more must be asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def plan_memory(demand: Demand, wish: Wish, free_bytes: int) -> MemoryPlan:
     """The number of pages, and the longest sequence; raises `MemoryPlanError`.
 
     An explicit size of the cache is taken if it fits into free memory; else the cache gets what
-    `gpu_memory_utilization` of free memory leaves, at most `CPU_KV_CAP` (but one whole sequence), and
+    `gpu_memory_utilization` of free memory leaves, at most `kv_cap_bytes` (but one whole sequence), and
     no more than `max_num_seqs` longest sequences can fill.
     """
     explicit = _explicit_pages(demand, wish)
@@ -78,7 +80,8 @@ def plan_memory(demand: Demand, wish: Wish, free_bytes: int) -> MemoryPlan:
     usable = int(free_bytes * share)
     left = usable - demand.weight_bytes - demand.step_bytes
     if left < 0:
-        fitting = (usable - demand.weight_bytes - demand.logits_bytes) // demand.token_bytes
+        fixed = demand.weight_bytes + demand.logits_bytes + demand.reserved_bytes
+        fitting = (usable - fixed) // demand.token_bytes
         if fitting > 0:
             way = f"set max_num_batched_tokens to {fitting} or less"
         else:
@@ -103,7 +106,9 @@ def plan_memory(demand: Demand, wish: Wish, free_bytes: int) -> MemoryPlan:
     max_model_len = min(longest, wish.max_model_len)
     pages_each = -(-max_model_len // demand.page_size)
     left -= demand.context_bytes * max_model_len
-    num_pages = min(left, max(CPU_KV_CAP, pages_each * demand.page_bytes)) // demand.page_bytes
+    if wish.kv_cap_bytes is not None:
+        left = min(left, max(wish.kv_cap_bytes, pages_each * demand.page_bytes))
+    num_pages = left // demand.page_bytes
     return MemoryPlan(demand, free_bytes, min(num_pages, wish.max_num_seqs * pages_each), max_model_len)
 
 

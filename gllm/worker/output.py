@@ -9,7 +9,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from gllm.worker.logprobs import Computed
+from gllm.worker.batch import Batch
+from gllm.worker.logprobs import Asked, Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,26 @@ class Sampled:
     logprobs: Computed | None = None  # of those tokens, where somebody asked
     prompt_logprobs: Computed | None = None
 
-    @classmethod
-    def shapes(cls, num_sampling: int) -> "Sampled":
-        """The same without values: the way home is laid out before anything has run."""
-        return cls(tokens=torch.empty(num_sampling, dtype=torch.int64, device="meta"))
+
+def shapes_of(batch: Batch) -> Sampled:
+    """What will come of `batch`, without values: the way home is laid out before anything has run."""
+    return Sampled(
+        tokens=torch.empty(batch.num_sampling, dtype=torch.int64, device="meta"),
+        logprobs=_shapes_of(batch.logprobs),
+        prompt_logprobs=_shapes_of(batch.prompt_logprobs),
+    )
+
+
+def _shapes_of(asked: Asked | None) -> Computed | None:
+    if asked is None:
+        return None
+    num_positions, width = len(asked.rows), 1 + asked.num_top
+    return Computed(
+        ranks=torch.empty(num_positions, dtype=torch.int64, device="meta"),
+        ids=torch.empty((num_positions, width), dtype=torch.int64, device="meta"),
+        values=torch.empty((num_positions, width), dtype=torch.float32, device="meta"),
+        parts=asked.parts,
+    )
 
 
 class StepOutput(Protocol):

@@ -18,10 +18,11 @@ from gllm.protocol.messages import StepPlan
 from gllm.protocol.wire import column
 from gllm.worker.batch import Batch, build_batch, with_last_tokens
 from gllm.worker.history import History
+from gllm.worker.launch_path import InPlace, LaunchPath
 from gllm.worker.logprobs import Asked, Computed
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.models.decoder import Decoder, Hidden, Pages
-from gllm.worker.output import Done, Sampled, StepOutput
+from gllm.worker.output import Sampled, StepOutput
 from gllm.worker.slots import PlanError, Slots
 
 READ_OUT_BLOCK = 1 << 21  # logits of a prompt's tokens at once
@@ -30,11 +31,16 @@ READ_OUT_BLOCK = 1 << 21  # logits of a prompt's tokens at once
 class ModelRunner:
     """One model, its pages, and the sequences in its slots."""
 
-    max_steps_under_way = 1
-
     def __init__(
-        self, model: Decoder, slots: Slots, pages: Pages, operators: Operators, max_num_batched_tokens: int
+        self,
+        model: Decoder,
+        slots: Slots,
+        pages: Pages,
+        operators: Operators,
+        max_num_batched_tokens: int,
+        path: LaunchPath | None = None,
     ) -> None:
+        """path: how steps get to the device; without it the host computes in place."""
         self.model = model
         self.slots = slots
         self.pages = pages
@@ -42,6 +48,7 @@ class ModelRunner:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.history = History(slots.num_slots, slots.vocab_size, slots.last_token.device)
         self.forward_end_ns = 0  # of the last step, CLOCK_MONOTONIC; 0: this runner does not know
+        self._path = path or InPlace()
         facts = model.facts
         self._group_rows = partial(
             operators.group_rows,
@@ -54,29 +61,74 @@ class ModelRunner:
         """The sampled tokens of `plan`, one a sampling row in plan order; waits for them."""
         return column(self.launch(plan).take().tokens.tolist())
 
+    @property
+    def max_steps_under_way(self) -> int:
+        return self._path.max_steps_under_way
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether steps may be replayed from graphs."""
+        return self._path.has_graphs
+
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> StepOutput:
         """Start a step; the tables then stand behind it. Steps run in the order of their launches.
 
         Raises `PlanError` for a plan that contradicts the tables.
         """
-        batch = self._apply(plan)
-        hidden = self.model.hidden(batch, self.pages)
+        return self._path.launch(self.batch_of(plan), self)
+
+    @torch.inference_mode()
+    def batch_of(self, plan: StepPlan) -> Batch:
+        """The batch of `plan`, on the host. The tables then stand behind the plan but for the last tokens,
+        which `sample` sets."""
+        self.slots.apply(plan)
+        slots, counts = self.slots.rows(plan)
+        if not 0 < counts.sum() <= self.max_num_batched_tokens:
+            raise PlanError(
+                f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
+            )
+        batch = build_batch(
+            plan,
+            slots,
+            counts,
+            self.slots,
+            self._group_rows,
+            with_rotary_lengths=self.model.facts.rotary.length_bound is not None,
+        )
+        self.slots.advance(slots, counts)
+        return batch
+
+    # ---- the parts of a step, of a batch that is where the model is ---------------------------------
+
+    @torch.inference_mode()
+    def prepare(self, batch: Batch) -> None:
+        """Bring the device's page table up to date."""
+        if batch.page_writes is not None:
+            self.slots.write_pages(batch.page_writes)
+
+    @torch.inference_mode()
+    def compute(self, batch: Batch) -> Sampled:
+        """What comes of a batch whose tables are up to date."""
+        hidden = self._hidden(batch)
         logits = self.model.read_out(hidden, batch.sampling_tokens)
-        self.forward_end_ns = time.monotonic_ns()
+        if not self._path.runs_behind_host:
+            self.forward_end_ns = time.monotonic_ns()
         sampled = self.sample(batch, logits)
         if batch.prompt_logprobs is not None:
             sampled = replace(sampled, prompt_logprobs=self._prompt_logprobs(batch.prompt_logprobs, hidden))
-        return Done(sampled)
+        return sampled
 
     @torch.inference_mode()
-    def forward(self, plan: StepPlan) -> tuple[Batch, Tensor]:
-        """The batch of `plan` and the float32 logits [num_sampling, vocab] of its sampling rows.
+    def logits(self, batch: Batch) -> Tensor:
+        """float32 logits [num_sampling, vocab] of the sampling rows; writes all rows' keys and values."""
+        return self.model.read_out(self._hidden(batch), batch.sampling_tokens)
 
-        The tables then stand behind the plan but for the last tokens, which `sample` sets.
-        """
-        batch = self._apply(plan)
-        return batch, self.model(batch, self.pages)
+    def _hidden(self, batch: Batch) -> Hidden:
+        batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
+        if self.slots.device_pages is not None:
+            batch = replace(batch, page_table=self.slots.device_pages)
+        return self.model.hidden(batch, self.pages)
 
     @torch.inference_mode()
     def sample(self, batch: Batch, logits: Tensor) -> Sampled:
@@ -99,25 +151,6 @@ class ModelRunner:
             return Sampled(tokens)
         computed = self.operators.logprobs(own, tokens[asked.rows], asked.num_top)
         return Sampled(tokens, Computed(*computed, asked.parts))
-
-    def _apply(self, plan: StepPlan) -> Batch:
-        """The batch of `plan`; the tables then stand behind the plan."""
-        self.slots.apply(plan)
-        slots, counts = self.slots.rows(plan)
-        if not 0 < counts.sum() <= self.max_num_batched_tokens:
-            raise PlanError(
-                f"the plan has {counts.sum()} tokens, but a step takes 1 to {self.max_num_batched_tokens}"
-            )
-        batch = build_batch(
-            plan,
-            slots,
-            counts,
-            self.slots,
-            self._group_rows,
-            with_rotary_lengths=self.model.facts.rotary.length_bound is not None,
-        )
-        self.slots.advance(slots, counts)
-        return replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
 
     def _draw(self, batch: Batch, logits: Tensor) -> Tensor:
         """int64 [num_sampling]."""

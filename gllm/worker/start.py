@@ -8,26 +8,38 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from gllm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from gllm.config import DeploymentConfig
 from gllm.kernels.dispatch import operators
 from gllm.protocol.messages import MAX_PAGES, MAX_SEQUENCES, Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
-from gllm.worker.host import free_memory, usable_cores
+from gllm.worker.graphs import DecodeGraphs, buckets_for
+from gllm.worker.host import usable_cores
+from gllm.worker.launch_path import BehindHost, InPlace, LaunchPath
 from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
 from gllm.worker.models import caveats, check_weights, load_model, longest_context, read_architecture
 from gllm.worker.models.architecture import Architecture
+from gllm.worker.platform import FLOATS, Platform, PlatformError, platform_of
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
+from gllm.worker.stream import Device
+
+if TYPE_CHECKING:
+    from gllm.config import DeploymentConfig
 
 log = logging.getLogger("gllm")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUERY_BLOCK_BYTES = 256 * 4  # a context token's share of the attention mask of one block of queries
 SAMPLING_BYTES = 1 << 26  # probabilities and their sums, for a block of rows
+BEHIND_BYTES = 1 << 29  # on a device behind the host: what its libraries, graphs and splits of keys take
+TOKEN_INPUT_BYTES = 64  # room at the start for a token's share of a step's inputs, more than they take ...
+ROW_INPUT_BYTES = 4096  # ... for a row's: parameters, and the work of attention over its context ...
+MORE_INPUT_BYTES = 1 << 20  # ... and for what few steps bring along
+ROW_OUTPUT_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +52,17 @@ class WorkerOptions:
     rope_theta: float | None = None
     device: str = "auto"
     max_model_len: int | str | None = None  # None: what the checkpoint says; "auto": as much of it as fits
-    page_size: int = 16
+    page_size: int | None = None  # None: the platform's
     num_pages: int | None = None
     kv_cache_memory_bytes: int | None = None
     gpu_memory_utilization: float = 0.9
     max_num_seqs: int = 256
     max_num_batched_tokens: int = 8192
     num_threads: int | None = None
+    cuda_graphs: bool = True
 
     @classmethod
-    def of(cls, config: DeploymentConfig) -> "WorkerOptions":
+    def of(cls, config: "DeploymentConfig") -> "WorkerOptions":
         return cls(
             model_path=Path(config.model.path),
             dtype=config.model.dtype,
@@ -64,6 +77,7 @@ class WorkerOptions:
             max_num_seqs=config.scheduler.max_num_seqs,
             max_num_batched_tokens=config.scheduler.max_num_batched_tokens,
             num_threads=config.worker.num_threads,
+            cuda_graphs=config.worker.cuda_graphs,
         )
 
 
@@ -73,52 +87,95 @@ class Model:
 
     checkpoint: Checkpoint
     facts: Architecture
+    platform: Platform
     dtype: torch.dtype
 
 
-def look_through(options: WorkerOptions) -> Model:
-    """Check all of the checkpoint but its weights; raises `CheckpointError`."""
+def look_through(options: WorkerOptions, platform: Platform | None = None) -> Model:
+    """Check all of the checkpoint but its weights; raises `CheckpointError` or `PlatformError`."""
+    platform = platform or platform_of(options.device)
     dummy = options.load_format == "dummy"
     checkpoint = open_checkpoint(options.model_path, weights=not dummy)
     facts = read_architecture(checkpoint, options.rope_theta)
     if not dummy:
         check_weights(checkpoint, facts)
-    return Model(checkpoint, facts, choose_dtype(options.dtype, checkpoint))
+    return Model(checkpoint, facts, platform, choose_dtype(options.dtype, checkpoint, platform))
 
 
-def make_runner(options: WorkerOptions) -> ModelRunner:
-    """Check, plan memory, load; raises `CheckpointError` or `MemoryPlanError` with one sentence."""
-    device = torch.device("cpu" if options.device == "auto" else options.device)
+def make_runner(options: WorkerOptions, platform: Platform | None = None) -> ModelRunner:
+    """Check, plan memory, load; raises `CheckpointError`, `PlatformError` or `MemoryPlanError` with one
+    sentence. platform: without it, the one that `options` names."""
     torch.set_num_threads(options.num_threads or usable_cores())
-    model = look_through(options)
-    facts, dtype = model.facts, model.dtype
+    model = look_through(options, platform)
+    facts, dtype, platform = model.facts, model.dtype, model.platform
     for caveat in caveats(model.checkpoint, facts):
         log.warning("%s", caveat)
     plan = plan_for(options, model)
     for line in plan.lines():
         log.info("%s", line)
-    ops = operators(device.type, dtype)
+    ops = operators(platform.backend, dtype)
     dummy = options.load_format == "dummy"
-    decoder = load_model(model.checkpoint, dtype, device, ops, facts=facts, dummy=dummy)
+    decoder = load_model(model.checkpoint, dtype, platform.device, ops, facts=facts, dummy=dummy)
+    page_size = plan.demand.page_size
     slots = Slots(
-        options.max_num_seqs, plan.num_pages, options.page_size, plan.max_model_len, facts.vocab_size, device
-    )
-    pages = allocate_pages(facts, plan.num_pages, options.page_size, dtype, device)
-    runner = ModelRunner(decoder, slots, pages, ops, options.max_num_batched_tokens)
+        options.max_num_seqs, plan.num_pages, page_size, plan.max_model_len, facts.vocab_size,
+        platform.device, pages_on_device=platform.behind is not None,
+    )  # fmt: skip
+    pages = allocate_pages(facts, plan.num_pages, page_size, dtype, platform.device)
+    path = _path_behind_host(options, slots, platform.behind) if platform.behind is not None else InPlace()
+    runner = ModelRunner(decoder, slots, pages, ops, options.max_num_batched_tokens, path)
     _warm_up(runner)
     gc.collect()
     gc.freeze()  # what stays for ever need not be walked again in the middle of a step
     return runner
 
 
-def choose_dtype(asked: str, checkpoint: Checkpoint) -> torch.dtype:
-    """The dtype of weights, activations and pages. `auto` on a CPU is float32: most have no fast
-    arithmetic for the shorter types that checkpoints are stored in."""
+def _path_behind_host(options: WorkerOptions, slots: Slots, device: Device) -> LaunchPath:
+    """Launches on `device`, decode steps as graphs if that is wanted."""
+    graphs = None
+    if options.cuda_graphs:
+        from gllm.kernels.tuning import SPLIT_TOKENS
+
+        buckets = buckets_for(min(options.max_num_seqs, options.max_num_batched_tokens))
+        graphs = DecodeGraphs(
+            device,
+            device.empty(buckets[-1] * slots.vocab_size, torch.float32).view(-1, slots.vocab_size),
+            buckets,
+            row_splits=-(-slots.max_model_len // SPLIT_TOKENS),
+            # Twice the pool, since sequences may share pages.
+            most_splits=-(-2 * slots.pool_pages * slots.page_size // SPLIT_TOKENS),
+        )
+    device.synchronize()  # whatever was made so far was made on another stream
+    token_bytes = TOKEN_INPUT_BYTES * options.max_num_batched_tokens
+    return BehindHost(
+        device,
+        graphs,
+        input_bytes=token_bytes + ROW_INPUT_BYTES * options.max_num_seqs + MORE_INPUT_BYTES,
+        output_bytes=ROW_OUTPUT_BYTES * options.max_num_seqs,
+    )
+
+
+def choose_dtype(asked: str, checkpoint: Checkpoint, platform: Platform) -> torch.dtype:
+    """The dtype of weights, activations and pages."""
     if asked != "auto":
+        if DTYPES[asked] not in platform.dtypes:
+            names = " or ".join(str(dtype).removeprefix("torch.") for dtype in platform.dtypes)
+            raise PlatformError(
+                f"dtype is {asked}, but {platform.backend} computes in {names}: set one of them"
+            )
         return DTYPES[asked]
-    stored = ", ".join(sorted({entry.dtype for entry in checkpoint.tensors.values()})) or "none"
-    log.info("computing in float32 (weights are stored as %s); --dtype chooses another", stored)
-    return torch.float32
+    stored = sorted({entry.dtype for entry in checkpoint.tensors.values()})
+    dtype = platform.dtypes[0]
+    if platform.takes_stored_dtype:
+        # Without weights to look at, what config.json says of them.
+        named = checkpoint.config.get("torch_dtype") or checkpoint.config.get("dtype")
+        of_checkpoint = FLOATS.get(stored[0]) if len(stored) == 1 else DTYPES.get(str(named))
+        dtype = of_checkpoint if of_checkpoint in platform.dtypes else dtype
+    log.info(
+        "computing in %s (weights are stored as %s); --dtype chooses another",
+        str(dtype).removeprefix("torch."), ", ".join(stored) or "none",
+    )  # fmt: skip
+    return dtype
 
 
 def plan_for(options: WorkerOptions, model: Model) -> MemoryPlan:
@@ -141,33 +198,38 @@ def plan_for(options: WorkerOptions, model: Model) -> MemoryPlan:
         gpu_memory_utilization=options.gpu_memory_utilization,
         kv_cache_memory_bytes=options.kv_cache_memory_bytes,
         num_pages=options.num_pages,
+        kv_cap_bytes=model.platform.kv_cap_bytes,
     )
-    plan = plan_memory(_demand(options, model.facts, model.dtype), wish, free_memory())
+    plan = plan_memory(_demand(options, model), wish, model.platform.free_bytes())
     if plan.num_pages > MAX_PAGES:
         raise MemoryPlanError(
             f"the KV cache would have {plan.num_pages} pages, but at most {MAX_PAGES} can be numbered: set "
-            f"page_size to {-(-plan.num_pages // MAX_PAGES) * options.page_size} or more"
+            f"page_size to {-(-plan.num_pages // MAX_PAGES) * plan.demand.page_size} or more"
         )
     return plan
 
 
-def _demand(options: WorkerOptions, facts: Architecture, dtype: torch.dtype) -> Demand:
+def _demand(options: WorkerOptions, model: Model) -> Demand:
     """What the model takes; the activations are an estimate from above of what is alive at once."""
-    size = dtype.itemsize
+    facts, size, platform = model.facts, model.dtype.itemsize, model.platform
+    page_size = options.page_size or platform.page_size
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
     alive_in_mlp = facts.mlp_elements()
     per_token = size * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp)) + 8 * facts.head_dim
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
-    table_bytes = 4 * options.max_num_seqs // options.page_size + 1
+    table_bytes = 4 * options.max_num_seqs // page_size + 1
+    has_graphs = platform.behind is not None and options.cuda_graphs
+    kept_logits = 4 * rows * facts.vocab_size if has_graphs else 0  # where graphs leave theirs
     return Demand(
         weight_bytes=size * facts.num_parameters(),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
-        logits_bytes=_logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size),
+        logits_bytes=_logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size) + kept_logits,
         context_bytes=2 * kv_size * size + QUERY_BLOCK_BYTES + table_bytes,
-        page_bytes=options.page_size * facts.kv_elements_per_token() * size,
-        page_size=options.page_size,
+        page_bytes=page_size * facts.kv_elements_per_token() * size,
+        page_size=page_size,
+        reserved_bytes=0 if platform.behind is None else BEHIND_BYTES,
     )
 
 

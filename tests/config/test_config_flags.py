@@ -28,6 +28,12 @@ SUPPORTED = [
     ("--kv-cache-memory-bytes 2GiB", "worker.kv_cache_memory_bytes", 2**31),
     ("--num-gpu-blocks-override 7", "worker.num_pages", 7),
     ("--max-total-tokens 1000", "worker.num_pages", 63),
+    ("--device cuda", "worker.device", "cuda"),
+    ("--enforce-eager", "worker.cuda_graphs", False),
+    ("--disable-cuda-graph", "worker.cuda_graphs", False),
+    ("--no-enforce-eager", "worker.cuda_graphs", True),
+    ("--cuda-graphs", "worker.cuda_graphs", True),
+    ("--no-cuda-graphs", "worker.cuda_graphs", False),
     ("--max-model-len 32k", "model.max_len", 32000),
     ("--max-model-len -1", "model.max_len", "auto"),
     ("--max-model-len=auto", "model.max_len", "auto"),
@@ -113,17 +119,13 @@ SUPPORTED = [
 # Flags of the conventions that ask for what the engine does anyway.
 FULFILLED = [
     "--kv-cache-dtype auto",
-    "--enforce-eager",
-    "--disable-cuda-graph",
     "--stream-interval 1",
     "--response-role assistant",
     "--tensor-parallel-size 1",
 ]
 
 REFUSED = [
-    "--no-enforce-eager",
     "--kv-cache-dtype fp8",
-    "--device cuda",
     "--reasoning-parser qwen3",
     "--response-role bot",
     "--max-logprobs 20",

@@ -117,7 +117,8 @@ def generate(
             released=column(released),
         )
         released = []
-        batch, logits = runner.forward(plan)
+        batch = runner.batch_of(plan)
+        logits = runner.logits(batch)
         tokens = iter(zip(runner.sample(batch, logits).tokens.tolist(), logits, strict=True))
         runner.slots.check()
         for sequence, count in zip(list(running), counts, strict=True):

@@ -27,6 +27,7 @@ def wish(**changes: object) -> Wish:
     fields = {
         "max_model_len": 8192, "shrink_to_fit": False, "max_num_seqs": 256,
         "gpu_memory_utilization": 0.9, "kv_cache_memory_bytes": None, "num_pages": None,
+        "kv_cap_bytes": CPU_KV_CAP,
     }  # fmt: skip
     return Wish(**(fields | changes))
 
@@ -52,6 +53,9 @@ def number_behind(words: str, sentence: str) -> int:
 def test_pages_fill_the_share_up_to_a_cap() -> None:
     assert total(plan_memory(DEMAND, wish(), 5 * GIB)) <= 0.9 * 5 * GIB
     assert plan_memory(DEMAND, wish(), 64 * GIB).num_pages * DEMAND.page_bytes == CPU_KV_CAP
+    # A device of its own has no cap.
+    uncapped = plan_memory(DEMAND, wish(kv_cap_bytes=None), 64 * GIB)
+    assert 0.899 * 64 * GIB < total(uncapped) <= 0.9 * 64 * GIB
     assert plan_memory(DEMAND, wish(max_model_len=160, max_num_seqs=3), 64 * GIB).num_pages == 30
     # One whole sequence may pass the cap.
     assert plan_memory(DEMAND, wish(max_model_len=131072), 64 * GIB).num_pages == 8192
