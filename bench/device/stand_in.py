@@ -51,6 +51,7 @@ class Interpreted:
     kv_cap_bytes = 1 << 26
     dtypes = (torch.float16,)  # the interpreter multiplies bfloat16 as integers
     takes_stored_dtype = False
+    fewest_tokens = 1
 
     def __init__(self) -> None:
         self.behind = Obedient()

@@ -12,6 +12,17 @@ from torch import Tensor
 from gllm.worker.stream import Event
 
 
+def sum_in_one_order() -> None:
+    """From here on in this process a row of a product does not depend on how many rows there are.
+
+    cuBLAS may split a long sum among multiprocessors where there are few rows; torch can forbid that of
+    cuBLASLt alone. What remains adds in one order, on the chips that were looked at (bench.device_check).
+    """
+    torch.backends.cuda.preferred_blas_library("cublaslt")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = (False, False)
+
+
 class Cuda:
     """`Device` for a GPU."""
 

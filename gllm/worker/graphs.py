@@ -33,11 +33,14 @@ class Model(Protocol):
     def logits(self, batch: Batch) -> Tensor: ...
 
 
-def buckets_for(max_num_seqs: int) -> tuple[int, ...]:
-    """The numbers of tokens that have graphs: close together where few tokens pay for the padding of one."""
-    most = min(max_num_seqs, MOST_TOKENS)
+def buckets_for(max_num_seqs: int, fewest_tokens: int = 1) -> tuple[int, ...]:
+    """The numbers of tokens that have graphs: close together where few tokens pay for the padding of one.
+
+    fewest_tokens: of any step, see `Platform`.
+    """
+    most = max(min(max_num_seqs, MOST_TOKENS), fewest_tokens)
     steps = (1, 2, 4, *range(8, 64, 8), *range(64, 256, 16), *range(256, MOST_TOKENS, 32))
-    return (*(step for step in steps if step < most), most)
+    return (*(step for step in steps if fewest_tokens <= step < most), most)
 
 
 class DecodeGraphs:
@@ -77,14 +80,10 @@ class DecodeGraphs:
     def padded(self, batch: Batch, bucket: int) -> Batch:
         """`batch` with all that its forward pass reads padded to lengths that depend on `bucket` alone."""
         return replace(
-            batch,
-            token_ids=_padded(batch.token_ids, bucket),
-            positions=_padded(batch.positions, bucket),
-            locations=_padded(batch.locations, bucket, -1),  # nothing is written there
+            with_tokens_padded(batch, bucket),
             num_computed=_padded(batch.num_computed, bucket),
             query_start=_padded(batch.query_start, bucket + 1),
             groups=batch.groups.padded(self._num_splits(bucket), bucket),
-            rotary_lengths=None if batch.rotary_lengths is None else _padded(batch.rotary_lengths, bucket),
             sampling_tokens=_padded(batch.sampling_tokens, bucket),
         )
 
@@ -109,6 +108,18 @@ class DecodeGraphs:
 
     def _num_splits(self, bucket: int) -> int:
         return min(bucket * self._row_splits, self._most_splits + bucket)
+
+
+def with_tokens_padded(batch: Batch, num_tokens: int) -> Batch:
+    """`batch` with at least so many tokens; nobody's are written nowhere and attend to nothing."""
+    length = max(num_tokens, len(batch.token_ids))
+    return replace(
+        batch,
+        token_ids=_padded(batch.token_ids, length),
+        positions=_padded(batch.positions, length),
+        locations=_padded(batch.locations, length, -1),
+        rotary_lengths=None if batch.rotary_lengths is None else _padded(batch.rotary_lengths, length),
+    )
 
 
 def _padded(tensor: Tensor, length: int, value: Any = 0) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from gllm.worker.batch import Batch
-from gllm.worker.graphs import DecodeGraphs
+from gllm.worker.graphs import DecodeGraphs, with_tokens_padded
 from gllm.worker.output import Done, Sampled, StepOutput, shapes_of
 from gllm.worker.packing import Packing, copy_tensors
 from gllm.worker.stream import STEPS_UNDER_WAY, Device, Homecoming, Launcher
@@ -67,10 +67,18 @@ class BehindHost:
     runs_behind_host = True
 
     def __init__(
-        self, device: Device, graphs: DecodeGraphs | None, *, input_bytes: int, output_bytes: int
+        self,
+        device: Device,
+        graphs: DecodeGraphs | None,
+        *,
+        input_bytes: int,
+        output_bytes: int,
+        fewest_tokens: int = 1,
     ) -> None:
+        """fewest_tokens: steps of fewer are padded, see `Platform`."""
         self._launcher = Launcher(device, input_bytes=input_bytes, output_bytes=output_bytes)
         self._graphs = graphs
+        self._fewest_tokens = fewest_tokens
 
     @property
     def has_graphs(self) -> bool:
@@ -81,6 +89,8 @@ class BehindHost:
         bucket = None if graphs is None else graphs.bucket_of(batch)
         if graphs is not None and bucket is not None:
             batch = graphs.padded(batch, bucket)
+        elif len(batch.token_ids) < self._fewest_tokens:
+            batch = with_tokens_padded(batch, self._fewest_tokens)
         there, home = Packing(batch), Packing(shapes_of(batch))
 
         def compute(inputs: Tensor, outputs: Tensor) -> None:

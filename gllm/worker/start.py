@@ -25,6 +25,7 @@ from gllm.worker.models.architecture import Architecture
 from gllm.worker.platform import FLOATS, Platform, PlatformError, platform_of
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
+from gllm.worker.staging import Staging
 from gllm.worker.stream import Device
 
 if TYPE_CHECKING:
@@ -115,14 +116,19 @@ def make_runner(options: WorkerOptions, platform: Platform | None = None) -> Mod
         log.info("%s", line)
     ops = operators(platform.backend, dtype)
     dummy = options.load_format == "dummy"
-    decoder = load_model(model.checkpoint, dtype, platform.device, ops, facts=facts, dummy=dummy)
+    staging = None if dummy or platform.behind is None else Staging(platform.behind)
+    decoder = load_model(
+        model.checkpoint, dtype, platform.device, ops, facts=facts, dummy=dummy, staging=staging
+    )
     page_size = plan.demand.page_size
     slots = Slots(
         options.max_num_seqs, plan.num_pages, page_size, plan.max_model_len, facts.vocab_size,
         platform.device, pages_on_device=platform.behind is not None,
     )  # fmt: skip
     pages = allocate_pages(facts, plan.num_pages, page_size, dtype, platform.device)
-    path = _path_behind_host(options, slots, platform.behind) if platform.behind is not None else InPlace()
+    path: LaunchPath = InPlace()
+    if platform.behind is not None:
+        path = _path_behind_host(options, slots, platform.behind, platform.fewest_tokens)
     runner = ModelRunner(decoder, slots, pages, ops, options.max_num_batched_tokens, path)
     _warm_up(runner)
     gc.collect()
@@ -130,13 +136,14 @@ def make_runner(options: WorkerOptions, platform: Platform | None = None) -> Mod
     return runner
 
 
-def _path_behind_host(options: WorkerOptions, slots: Slots, device: Device) -> LaunchPath:
+def _path_behind_host(options: WorkerOptions, slots: Slots, device: Device, fewest_tokens: int) -> LaunchPath:
     """Launches on `device`, decode steps as graphs if that is wanted."""
     graphs = None
     if options.cuda_graphs:
         from gllm.kernels.tuning import SPLIT_TOKENS
 
-        buckets = buckets_for(min(options.max_num_seqs, options.max_num_batched_tokens))
+        rows = min(options.max_num_seqs, options.max_num_batched_tokens)
+        buckets = buckets_for(rows, fewest_tokens)
         graphs = DecodeGraphs(
             device,
             device.empty(buckets[-1] * slots.vocab_size, torch.float32).view(-1, slots.vocab_size),
@@ -152,6 +159,7 @@ def _path_behind_host(options: WorkerOptions, slots: Slots, device: Device) -> L
         graphs,
         input_bytes=token_bytes + ROW_INPUT_BYTES * options.max_num_seqs + MORE_INPUT_BYTES,
         output_bytes=ROW_OUTPUT_BYTES * options.max_num_seqs,
+        fewest_tokens=fewest_tokens,
     )
 
 
@@ -220,12 +228,13 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // page_size + 1
     has_graphs = platform.behind is not None and options.cuda_graphs
-    kept_logits = 4 * rows * facts.vocab_size if has_graphs else 0  # where graphs leave theirs
+    kept_rows = max(rows, platform.fewest_tokens) if has_graphs else 0  # of logits that graphs leave
+    logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size)
     return Demand(
         weight_bytes=size * facts.num_parameters(),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
-        logits_bytes=_logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size) + kept_logits,
+        logits_bytes=logits_bytes + 4 * kept_rows * facts.vocab_size,
         context_bytes=2 * kv_size * size + QUERY_BLOCK_BYTES + table_bytes,
         page_bytes=page_size * facts.kv_elements_per_token() * size,
         page_size=page_size,

@@ -10,6 +10,7 @@ import mmap
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gllm.checkpoint import Checkpoint, CheckpointError, TensorEntry, some
+from gllm.worker.staging import Staging
 
 log = logging.getLogger("gllm")
 
@@ -140,8 +142,17 @@ def allocate(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> dict[s
     return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
 
 
-def load_weights(checkpoint: Checkpoint, places: dict[str, Place], parameters: dict[str, Tensor]) -> None:
-    """Fill `parameters`, converting to their dtype, from tensors that `check_tensors` has seen."""
+def load_weights(
+    checkpoint: Checkpoint,
+    places: dict[str, Place],
+    parameters: dict[str, Tensor],
+    staging: Staging | None = None,
+) -> None:
+    """Fill `parameters`, converting to their dtype, from tensors that `check_tensors` has seen.
+
+    staging: the way to another device than the host.
+    """
+    copy = Tensor.copy_ if staging is None else staging.copy
     by_file: defaultdict[Path, list[tuple[TensorEntry, Tensor]]] = defaultdict(list)
     for name, place in places.items():
         entry = checkpoint.tensors[name]
@@ -151,7 +162,9 @@ def load_weights(checkpoint: Checkpoint, places: dict[str, Place], parameters: d
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=quiet) as progress:
         for path, entries in sorted(by_file.items()):
-            _load_file(path, sorted(entries, key=lambda pair: pair[0].start), progress)
+            _load_file(path, sorted(entries, key=lambda pair: pair[0].start), copy, progress)
+    if staging is not None:
+        staging.finish()
     seconds = time.monotonic() - began
     log.info(
         "loaded %d tensors, %.2f GB, in %.1f s (%.2f GB/s)",
@@ -159,11 +172,16 @@ def load_weights(checkpoint: Checkpoint, places: dict[str, Place], parameters: d
     )  # fmt: skip
 
 
-def _load_file(path: Path, entries: list[tuple[TensorEntry, Tensor]], progress: "tqdm[NoReturn]") -> None:
+def _load_file(
+    path: Path,
+    entries: list[tuple[TensorEntry, Tensor]],
+    copy: Callable[[Tensor, Tensor], object],
+    progress: "tqdm[NoReturn]",
+) -> None:
     """Copy the tensors of one file in the order in which they lie there."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         for entry, target in entries:
-            target.copy_(_view(mapped, entry))
+            copy(target, _view(mapped, entry))
             # The pages stay in the system's cache, but count no longer as this process's memory.
             page = entry.start - entry.start % mmap.PAGESIZE
             mapped.madvise(mmap.MADV_DONTNEED, page, entry.end - page)
@@ -185,11 +203,12 @@ def fill_random(parameters: dict[str, Tensor]) -> None:
     One block of random numbers is repeated; its length is odd, so that no two rows of a matrix are alike.
     """
     block = torch.randn(RANDOM_BLOCK, generator=torch.Generator().manual_seed(0)) * 0.02
+    ready = block.to(next(iter(parameters.values())))  # the dtype and the device of all
     for name, parameter in parameters.items():
         if parameter.ndim == 1:
             parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
             continue
-        flat, ready = parameter.view(-1), block.to(parameter)
+        flat = parameter.view(-1)
         for start in range(0, len(flat), RANDOM_BLOCK):
             flat[start : start + RANDOM_BLOCK] = ready[: len(flat) - start]
     log.info("made random weights: what this model says means nothing")

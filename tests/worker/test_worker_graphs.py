@@ -84,6 +84,12 @@ def test_buckets_go_up_to_what_can_run_at_once(most: int) -> None:
     assert buckets[0] == 1
 
 
+def test_buckets_begin_at_the_fewest_tokens_of_a_step() -> None:
+    assert buckets_for(256, 32)[:3] == (32, 40, 48)
+    assert buckets_for(256, 32)[-1] == 256
+    assert buckets_for(4, 32) == (32,)
+
+
 def test_a_step_takes_the_next_bucket_and_what_does_not_fit_takes_none() -> None:
     graphs = graphs_on(LateDevice(0), 16)
     assert [graphs.bucket_of(batch_of(n)) for n in (1, 2, 3, 4, 5, 8, 9, 16)] == [1, 2, 4, 4, 8, 8, 16, 16]
@@ -131,6 +137,13 @@ def test_graphs_are_recorded_anew_when_the_inputs_have_moved() -> None:
     path.launch(batch_of(40), Echo()).take()  # needs more room than there is
     assert path.launch(batch_of(2, first=30), Echo()).take().tokens.tolist() == [31, 32]
     assert device.log.count("capture") == 2
+
+
+def test_steps_of_few_tokens_are_padded_to_the_fewest() -> None:
+    path, model = BehindHost(LateDevice(0), None, input_bytes=4096, output_bytes=256, fewest_tokens=8), Echo()
+    for size in (3, 8, 9):
+        assert path.launch(batch_of(size), model).take().tokens.tolist() == list(range(1, size + 1))
+    assert model.lengths == [8, 8, 9]
 
 
 def test_without_graphs_no_step_is_padded() -> None:

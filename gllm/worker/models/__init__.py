@@ -12,6 +12,7 @@ from gllm.kernels.dispatch import Operators
 from gllm.worker.models import chatglm, glm, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.models.decoder import Decoder
+from gllm.worker.staging import Staging
 from gllm.worker.weights import (
     Place,
     TensorNames,
@@ -107,10 +108,12 @@ def load_model(
     *,
     facts: Architecture | None = None,
     dummy: bool = False,
+    staging: Staging | None = None,
 ) -> Decoder:
     """The checkpoint's model with its weights in `dtype`; raises `CheckpointError`.
 
     facts: as `read_architecture` gives them, which is asked without. dummy: random weights, none is read.
+    staging: how weights get to a device that is not the host.
     """
     facts = facts or read_architecture(checkpoint)
     if dummy:
@@ -119,5 +122,5 @@ def load_model(
         return Decoder(facts, parameters, operators)
     places = check_weights(checkpoint, facts)
     parameters = allocate(facts.parameter_shapes(), dtype, device)
-    load_weights(checkpoint, places, parameters)
+    load_weights(checkpoint, places, parameters, staging)
     return Decoder(facts, parameters, operators)
