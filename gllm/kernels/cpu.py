@@ -12,11 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
-from gllm.kernels.linear import STORED_DTYPES, PlainGatedLinear, PlainLinear
+from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear
 from gllm.kernels.reference import GREEDY_BELOW, MASK32, PHILOX_KEY_STEPS, PHILOX_MULTIPLIERS, PHILOX_ROUNDS
 
 # of this backend, too
-__all__ = ["STORED_DTYPES", "add_to_logits", "apply_masks", "ban_words", "logprobs", "penalize"]
+__all__ = [
+    "PACKS_WEIGHTS",
+    "STORED_DTYPES",
+    "add_to_logits",
+    "apply_masks",
+    "ban_words",
+    "logprobs",
+    "penalize",
+]
 
 GATHER_TOKENS = 1024  # tokens gathered at once: what fits the cache is read back from it
 QUERY_BLOCK = 256  # queries of a chunk that attend at once: bounds the mask

@@ -20,6 +20,7 @@ STORED_DTYPES = (
     torch.float32,
     torch.bfloat16,
 )  # of weights: what memory is read for, not what is computed in
+PACKS_WEIGHTS = True
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as linear.c numbers them
 
 native = cast(ctypes.CDLL, library())
@@ -129,6 +130,13 @@ def paged_attention(
     if failed:
         raise OutOfMemoryError("no memory for the packed keys and values of a prompt")
     return out
+
+
+def greedy(logits: Tensor) -> Tensor:
+    rows, size = logits.shape
+    tokens = torch.empty(rows, dtype=torch.int64)
+    native.gllm_greedy(logits.contiguous().data_ptr(), rows, size, tokens.data_ptr())
+    return tokens
 
 
 # ---- products with weights --------------------------------------------------------------------

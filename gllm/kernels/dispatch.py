@@ -19,9 +19,11 @@ class Operators(Protocol):
     """What every backend offers.
 
     STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
+    PACKS_WEIGHTS: whether these make a copy of the weight in another form.
     """
 
     STORED_DTYPES: tuple[torch.dtype, ...]
+    PACKS_WEIGHTS: bool
 
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Product: ...
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 STORED_DTYPES: tuple[torch.dtype, ...] = ()  # a weight is stored in the dtype of activations alone
 
+PACKS_WEIGHTS = False
+
 
 @dataclass(frozen=True, slots=True)
 class PlainLinear:

@@ -8,6 +8,7 @@ the dtype of the tensors.
 import torch
 from torch import Tensor
 
+from gllm.kernels.linear import PACKS_WEIGHTS as PACKS_WEIGHTS
 from gllm.kernels.linear import STORED_DTYPES as STORED_DTYPES
 from gllm.kernels.linear import PlainGatedLinear, PlainLinear
 

@@ -31,7 +31,7 @@ log = logging.getLogger("gllm")
 def main() -> None:
     # Threads that spin at a barrier would take the cores that scheduler and frontend need; OpenMP
     # reads this once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     run_child(Role.WORKER, work)
 
 

@@ -3,13 +3,14 @@
 Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan is what it is.
 """
 
+import contextlib
 import math
+import mmap
 import time
 from array import array
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -193,6 +194,9 @@ def allocate_pages(
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # torch writes its zeros, which makes the system find every page of gigabytes at once; numpy asks
-    # for memory that reads as zero and is found when it is first used.
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    # torch writes its zeros, which makes the system find every page of gigabytes at once; mapped memory
+    # reads as zero and is found when it is first used, here in large pieces with few addresses to look up.
+    mapped = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    with contextlib.suppress(OSError):  # a system without large pages
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(mapped, dtype=dtype).view(shape)

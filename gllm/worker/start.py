@@ -5,6 +5,7 @@ Prints the memory plan before anything large is allocated. Knows nothing of sock
 
 import gc
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,14 @@ from gllm.worker.graphs import DecodeGraphs, buckets_for
 from gllm.worker.host import usable_cores
 from gllm.worker.launch_path import BehindHost, InPlace, LaunchPath
 from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
-from gllm.worker.models import caveats, check_weights, load_model, longest_context, read_architecture
+from gllm.worker.models import (
+    caveats,
+    check_weights,
+    load_model,
+    longest_context,
+    parameter_dtypes,
+    read_architecture,
+)
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.platform import FLOATS, Platform, PlatformError, platform_of
 from gllm.worker.runner import ModelRunner, allocate_pages
@@ -231,7 +239,7 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     kept_rows = max(rows, platform.fewest_tokens) if has_graphs else 0  # of logits that graphs leave
     logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size)
     return Demand(
-        weight_bytes=size * facts.num_parameters(),
+        weight_bytes=_weight_bytes(options, model),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
         logits_bytes=logits_bytes + 4 * kept_rows * facts.vocab_size,
@@ -246,6 +254,19 @@ def _logits_bytes(rows: int, num_slots: int, vocab_size: int, size: int) -> int:
     """Logits as computed and in float32; a second time where log-probabilities of all rows are asked for;
     and the counts of penalties, if every sequence has some."""
     return rows * vocab_size * (4 + size + 4) + num_slots * vocab_size * 4 + SAMPLING_BYTES
+
+
+def _weight_bytes(options: WorkerOptions, model: Model) -> int:
+    """Of the parameters as they are kept."""
+    facts, dtype = model.facts, model.dtype
+    ops = operators(model.platform.backend, dtype)
+    dummy = options.load_format == "dummy"
+    kept = parameter_dtypes(model.checkpoint, facts, dtype, ops, dummy=dummy)
+    shapes = facts.parameter_shapes()
+    num_bytes = sum(kept[name].itemsize * math.prod(shape) for name, shape in shapes.items())
+    if facts.tied and ops.PACKS_WEIGHTS:  # the embedding is read by row, its packed copy by the product
+        num_bytes += dtype.itemsize * math.prod(shapes["embed.weight"])
+    return num_bytes
 
 
 def _warm_up(runner: ModelRunner) -> None:

@@ -137,9 +137,17 @@ def check_tensors(
             )
 
 
-def allocate(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def stored_dtypes(checkpoint: Checkpoint, places: dict[str, Place]) -> dict[str, torch.dtype]:
+    """The dtype of each parameter whose tensors are all stored in one."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name, place in places.items():
+        found[place.parameter].add(checkpoint.tensors[name].dtype)
+    return {name: DTYPES[dtypes.pop()] for name, dtypes in found.items() if len(dtypes) == 1}
+
+
+def allocate(shapes: Shapes, dtypes: dict[str, torch.dtype], device: torch.device) -> dict[str, Tensor]:
     """Parameters of these shapes, not yet filled."""
-    return {name: torch.empty(shape, dtype=dtype, device=device) for name, shape in shapes.items()}
+    return {name: torch.empty(shape, dtype=dtypes[name], device=device) for name, shape in shapes.items()}
 
 
 def load_weights(

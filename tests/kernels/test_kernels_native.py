@@ -171,3 +171,12 @@ def test_a_cache_that_others_can_write_is_refused(monkeypatch: pytest.MonkeyPatc
     os.chmod(tmp_path / "gllm", 0o777)
     with pytest.raises(build.BuildError, match="written by others"):
         build.built()
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 101, 40_000])
+def test_the_likeliest_token_is_the_lowest_id_of_equals(size: int) -> None:
+    logits = normal(7, size, seed=0).round(decimals=0)  # many are equal
+    logits[0] = float("-inf")
+    logits[1, size // 2 :] = float("-inf")
+    assert torch.equal(cpu_native.greedy(logits), torch.from_numpy(logits.numpy().argmax(-1)))
+    assert cpu_native.greedy(torch.full((1, size), float("nan"))).item() in range(size)

@@ -68,15 +68,16 @@ INLINE float soften(float *scores, long count, float *top, float *total) {
 
 /* ---- rows of one query ---- */
 
-/* scores[h][t] of `count` query heads with keys [first, first + tokens). q: [count][padded size]. */
+/* scores[h][t] of `count` query heads with keys [first, first + tokens). q: [count][padded size]. Meanwhile asks
+ * memory for `asked` floats of each key, of which those behind this head's are the next heads'. */
 INLINE void score(const Attention *a, const int32_t *pages, long kv_head, long first, long tokens, const float *q,
-                  long padded, int count, float *scores) {
+                  long padded, long asked, int count, float *scores) {
     const long size = a->size, whole = size / LANES * LANES;
     for (long t = 0; t < tokens; t++) {
         const float *key = a->k_pages + offset_of(a, pages, first + t) + kv_head * size;
         const long later = t + AHEAD < tokens ? t + AHEAD : tokens - 1;
         const char *ask = (const char *)(a->k_pages + offset_of(a, pages, first + later) + kv_head * size);
-        for (long i = 0; i < 4 * size; i += 64) __builtin_prefetch(ask + i);
+        for (long i = 0; i < 4 * asked; i += 64) __builtin_prefetch(ask + i);
         vec sums[SHARED];
 #pragma GCC unroll 4
         for (int h = 0; h < count; h++) sums[h] = (vec){0};
@@ -97,7 +98,7 @@ INLINE void score(const Attention *a, const int32_t *pages, long kv_head, long f
 
 /* out[h][d] = out[h][d] * factors[h] + sum over t of weights[h][t] * value[t][d], for `wide` vectors from `at`. */
 INLINE void gather(const Attention *a, const int32_t *pages, long kv_head, long first, long tokens, long at,
-                   const float *weights, const float *factors, int count, int wide, float *out) {
+                   long asked, const float *weights, const float *factors, int count, int wide, float *out) {
     vec sums[SHARED][WIDE];
 #pragma GCC unroll 4
     for (int h = 0; h < count; h++)
@@ -107,7 +108,7 @@ INLINE void gather(const Attention *a, const int32_t *pages, long kv_head, long 
         const float *value = a->v_pages + offset_of(a, pages, first + t) + kv_head * a->size + at;
         const long later = t + AHEAD < tokens ? t + AHEAD : tokens - 1;
         const char *ask = (const char *)(a->v_pages + offset_of(a, pages, first + later) + kv_head * a->size + at);
-        for (long i = 0; i < 4 * wide * LANES; i += 64) __builtin_prefetch(ask + i);
+        for (long i = 0; i < 4 * asked; i += 64) __builtin_prefetch(ask + i);
 #pragma GCC unroll 4
         for (int i = 0; i < wide; i++) {
             const vec v = load(value + i * LANES);
@@ -121,56 +122,68 @@ INLINE void gather(const Attention *a, const int32_t *pages, long kv_head, long 
         for (int i = 0; i < wide; i++) store(out + h * a->size + at + i * LANES, sums[h][i]);
 }
 
-INLINE void decode_heads(const Attention *a, long row, long kv_head, long head, int count) {
+/* What the query heads of one row know so far, each array by head. */
+typedef struct {
+    float *q; /* [heads][padded size], scaled */
+    float *top, *total;
+} Sofar;
+
+INLINE void decode_block(const Attention *a, const Sofar *sofar, long row, long kv_head, long head, int count,
+                         long first, long tokens, long asked) {
     const long size = a->size, padded = (size + LANES - 1) / LANES * LANES;
     const int32_t *pages = a->table + row * a->table_step;
-    const long token = a->starts[row], context = a->before[row] + 1;
-    float q[SHARED * padded];
     float scores[SHARED * KEYS];
-    float top[SHARED], total[SHARED], factors[SHARED];
-    float *out = a->out + (token * a->heads + head) * size;
-    memset(q, 0, sizeof q);
-    memset(out, 0, 4 * count * size);
-    for (int h = 0; h < count; h++) {
-        const float *from = a->q + token * a->q_step + (head + h) * size;
-        for (long d = 0; d < size; d++) q[h * padded + d] = from[d] * a->scale;
-        top[h] = -INFINITY;
-        total[h] = 0;
+    float factors[SHARED];
+    float *out = a->out + ((long)a->starts[row] * a->heads + head) * size;
+    score(a, pages, kv_head, first, tokens, sofar->q + head * padded, padded, asked, count, scores);
+    for (int h = 0; h < count; h++)
+        factors[h] = soften(scores + h * KEYS, tokens, sofar->top + head + h, sofar->total + head + h);
+    long d = 0;
+    for (; d + WIDE * LANES <= size; d += WIDE * LANES)
+        gather(a, pages, kv_head, first, tokens, d, d ? 0 : asked, scores, factors, count, WIDE, out);
+    for (; d + LANES <= size; d += LANES) gather(a, pages, kv_head, first, tokens, d, d ? 0 : asked, scores, factors, count, 1, out);
+    for (; d < size; d++)
+        for (int h = 0; h < count; h++) {
+            float x = out[h * size + d] * factors[h];
+            for (long t = 0; t < tokens; t++)
+                x += scores[h * KEYS + t] * a->v_pages[offset_of(a, pages, first + t) + kv_head * size + d];
+            out[h * size + d] = x;
+        }
+}
+
+/* Key heads [kv_start, kv_end) of a row, block by block: pages are read as they lie in memory. */
+static void decode(const Attention *a, long row, long kv_start, long kv_end) {
+    const long shared = a->heads / a->kv_heads, size = a->size, padded = (size + LANES - 1) / LANES * LANES;
+    const long token = a->starts[row], context = a->before[row] + 1;
+    float q[a->heads * padded], top[a->heads], total[a->heads];
+    const Sofar sofar = {q, top, total};
+    float *out = a->out + token * a->heads * size;
+    memset(out + kv_start * shared * size, 0, 4 * (kv_end - kv_start) * shared * size);
+    for (long head = kv_start * shared; head < kv_end * shared; head++) {
+        const float *from = a->q + token * a->q_step + head * size;
+        for (long d = 0; d < size; d++) q[head * padded + d] = from[d] * a->scale;
+        for (long d = size; d < padded; d++) q[head * padded + d] = 0;
+        top[head] = -INFINITY;
+        total[head] = 0;
     }
     for (long first = 0; first < context; first += KEYS) {
         const long tokens = context - first < KEYS ? context - first : KEYS;
-        score(a, pages, kv_head, first, tokens, q, padded, count, scores);
-        for (int h = 0; h < count; h++) factors[h] = soften(scores + h * KEYS, tokens, top + h, total + h);
-        long d = 0;
-        for (; d + WIDE * LANES <= size; d += WIDE * LANES)
-            gather(a, pages, kv_head, first, tokens, d, scores, factors, count, WIDE, out);
-        for (; d + LANES <= size; d += LANES)
-            gather(a, pages, kv_head, first, tokens, d, scores, factors, count, 1, out);
-        for (; d < size; d++)
-            for (int h = 0; h < count; h++) {
-                float x = out[h * size + d] * factors[h];
-                for (long t = 0; t < tokens; t++)
-                    x += scores[h * KEYS + t] * a->v_pages[offset_of(a, pages, first + t) + kv_head * size + d];
-                out[h * size + d] = x;
+        for (long kv_head = kv_start; kv_head < kv_end; kv_head++)
+            for (long h = 0; h < shared; h += SHARED) {
+                const long head = kv_head * shared + h;
+                const long asked = kv_head == kv_start && h == 0 ? (kv_end - kv_start) * size : 0;
+                switch (shared - h) {
+                case 1: decode_block(a, &sofar, row, kv_head, head, 1, first, tokens, asked); break;
+                case 2: decode_block(a, &sofar, row, kv_head, head, 2, first, tokens, asked); break;
+#if SHARED == 4
+                case 3: decode_block(a, &sofar, row, kv_head, head, 3, first, tokens, asked); break;
+#endif
+                default: decode_block(a, &sofar, row, kv_head, head, SHARED, first, tokens, asked);
+                }
             }
     }
-    for (int h = 0; h < count; h++)
-        for (long d = 0; d < size; d++) out[h * size + d] /= total[h];
-}
-
-static void decode(const Attention *a, long row, long kv_head) {
-    const long shared = a->heads / a->kv_heads;
-    for (long h = 0; h < shared; h += SHARED) {
-        const long head = kv_head * shared + h;
-        switch (shared - h) {
-        case 1: decode_heads(a, row, kv_head, head, 1); break;
-        case 2: decode_heads(a, row, kv_head, head, 2); break;
-#if SHARED == 4
-        case 3: decode_heads(a, row, kv_head, head, 3); break;
-#endif
-        default: decode_heads(a, row, kv_head, head, SHARED);
-        }
-    }
+    for (long head = kv_start * shared; head < kv_end * shared; head++)
+        for (long d = 0; d < size; d++) out[head * size + d] /= total[head];
 }
 
 /* ---- rows of several queries ---- */
@@ -229,7 +242,7 @@ static void attend_tile(const Attention *a, const Chunk *chunk, long head, long 
         const long tokens = reach - first < KEYS ? reach - first : KEYS;
         for (long p = 0; p < panels_of(tokens); p++)
             tile(FLOAT32, ROWS, size, q, 1, ROWS, keys + (first / PANEL + p) * size * PANEL, scores + p * PANEL,
-                 KEYS, 1, NULL, 0);
+                 KEYS, 1, NULL, 64, 0);
         for (long i = 0; i < ROWS; i++) {
             const long seen = before + query + i + 1 - first;
             float *row = scores + i * KEYS;
@@ -245,7 +258,7 @@ static void attend_tile(const Attention *a, const Chunk *chunk, long head, long 
         }
         for (long p = 0; p < value_panels; p++)
             tile(FLOAT32, ROWS, tokens, scores, KEYS, 1, values + (p * chunk->context + first) * PANEL,
-                 out + p * PANEL, padded, first == 0, NULL, 0);
+                 out + p * PANEL, padded, first == 0, NULL, 64, 0);
     }
     for (long i = 0; i < rows; i++)
         for (long d = 0; d < size; d++)
@@ -329,8 +342,13 @@ int gllm_attention(const float *q, long q_step, const float *k_pages, const floa
             order[rows - ++long_rows] = row;
     }
     if (short_rows) {
+        /* Whole rows where there are enough of them, else single key heads: the result is the same. */
+        const long parts = short_rows >= 4 * omp_get_max_threads() ? 1 : kv_heads, each = kv_heads / parts;
 #pragma omp parallel for schedule(dynamic, 1)
-        for (long item = 0; item < short_rows * kv_heads; item++) decode(&a, order[item / kv_heads], item % kv_heads);
+        for (long item = 0; item < short_rows * parts; item++) {
+            const long kv_start = item % parts * each;
+            decode(&a, order[item / parts], kv_start, kv_start + each);
+        }
     }
     int failed = 0;
     if (long_rows) {

@@ -14,6 +14,7 @@
 #include "tile.h"
 
 #define DEPTH 256 /* of a block of weights: PANEL * DEPTH floats stay in the first cache */
+#define AHEAD 768 /* bytes between what is computed with and what memory is asked for */
 #define BLOCK_ROWS (8 * ROWS) /* of x, that stay in the second cache */
 
 int gllm_panel(void) { return PANEL; }
@@ -45,7 +46,12 @@ static void one_panel(const Work *work, long panel, long start, long end) {
         const long depth = in - k < DEPTH ? in - k : DEPTH;
         const char *block = weights + k * PANEL * size;
         const char *next = block + depth * PANEL * size; /* the next block, or the next panel's first */
-        const long lines = (DEPTH * PANEL * size / 64 + tiles - 1) / tiles;
+        long piece = 64, lines = (DEPTH * PANEL * size / 64 + tiles - 1) / tiles;
+        if (tiles == 1) { /* nothing but reading the weight: not far ahead, and all of it */
+            piece = PANEL * size;
+            lines = depth;
+            next = block + AHEAD;
+        }
         const void *used = block;
         int type = work->type;
         if (type != FLOAT32 && tiles > 2) {
@@ -67,13 +73,13 @@ static void one_panel(const Work *work, long panel, long start, long end) {
             const float *x = work->row_step == 1 ? work->x + (row / ROWS) * in * ROWS + k * ROWS
                                                  : work->x + row * work->row_step + k * work->k_step;
             float *to = base + t * ROWS * base_step;
-            const char *ask = next + 64 * lines * t;
+            const char *ask = next + piece * lines * t;
             if (type == FLOAT32)
-                tile_float32(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, lines);
+                tile_float32(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, piece, lines);
             else if (type == BFLOAT16)
-                tile_bfloat16(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, lines);
+                tile_bfloat16(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, piece, lines);
             else
-                tile_int8(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, lines);
+                tile_int8(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, piece, lines);
         }
     }
     if (is_direct) return;

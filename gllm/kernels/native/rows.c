@@ -89,3 +89,33 @@ void gllm_silu_mul(const float *gate_up, long rows, long size, float *y) {
         for (; d < size; d++) to[d] = gate[d] / (1.0f + exponential(all(-gate[d]))[0]) * up[d];
     }
 }
+
+/* The index of the largest of each row, the lowest of equals; of a row without numbers, 0. logits: [rows, size]. */
+void gllm_greedy(const float *logits, long rows, long size, int64_t *tokens) {
+#pragma omp parallel for schedule(dynamic, 1) if (rows * size > FEW)
+    for (long row = 0; row < rows; row++) {
+        const float *x = logits + row * size;
+        vec most = all(-__builtin_inff());
+        ivec place = {0}, now;
+        for (int i = 0; i < LANES; i++) now[i] = i;
+        long d = 0;
+        for (; d + LANES <= size; d += LANES) {
+            const vec value = load(x + d);
+            const ivec is_more = value > most;
+            most = choose(is_more, value, most);
+            place = (now & is_more) | (place & ~is_more);
+            now += LANES;
+        }
+        const float top = largest(most);
+        long best = size;
+        for (int i = 0; i < LANES; i++)
+            if (most[i] == top && top > -__builtin_inff() && place[i] < best) best = place[i];
+        float value = best < size ? top : -__builtin_inff();
+        for (; d < size; d++)
+            if (x[d] > value) {
+                value = x[d];
+                best = d;
+            }
+        tokens[row] = best < size ? best : 0;
+    }
+}

@@ -41,9 +41,9 @@ INLINE void widen(int type, const void *panel, long k, vec *w0, vec *w1) {
 INLINE long bytes_of(int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
 
 /* tile[rows][PANEL] (+)= x[rows][depth] @ panel[depth][PANEL]; x's element (row, k) is at
- * x[row * row_step + k * k_step]. Meanwhile asks for `lines` cache lines from `next` on. */
+ * x[row * row_step + k * k_step]. Meanwhile asks memory for `lines` pieces of `piece` bytes from `next` on. */
 INLINE void tile(int type, int rows, long depth, const float *x, long row_step, long k_step, const void *panel,
-                 float *out, long out_step, int is_first, const char *next, long lines) {
+                 float *out, long out_step, int is_first, const char *next, long piece, long lines) {
     vec sums[ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -52,7 +52,10 @@ INLINE void tile(int type, int rows, long depth, const float *x, long row_step, 
     for (long k = 0; k < depth; k++) {
         vec w0, w1;
         widen(type, panel, k, &w0, &w1);
-        if (k < lines) __builtin_prefetch(next + 64 * k, 0, 2);
+        if (k < lines) {
+            __builtin_prefetch(next + piece * k);
+            if (piece > 64) __builtin_prefetch(next + piece * k + 64);
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
             const float value = x[i * row_step + k * k_step];
@@ -71,11 +74,11 @@ INLINE void tile(int type, int rows, long depth, const float *x, long row_step, 
 #define TILE_CASE(n)                                                                                       \
     case n:                                                                                                \
         if (n <= ROWS)                                                                                     \
-            tile(type, n, depth, x, row_step, k_step, panel, out, out_step, is_first, next, lines);        \
+            tile(type, n, depth, x, row_step, k_step, panel, out, out_step, is_first, next, piece, lines);        \
         break;
 
 INLINE void any_tile(int type, int rows, long depth, const float *x, long row_step, long k_step,
-                     const void *panel, float *out, long out_step, int is_first, const char *next, long lines) {
+                     const void *panel, float *out, long out_step, int is_first, const char *next, long piece, long lines) {
     switch (rows) {
         TILE_CASE(1) TILE_CASE(2) TILE_CASE(3) TILE_CASE(4) TILE_CASE(5) TILE_CASE(6)
         TILE_CASE(7) TILE_CASE(8) TILE_CASE(9) TILE_CASE(10) TILE_CASE(11) TILE_CASE(12)
@@ -83,21 +86,21 @@ INLINE void any_tile(int type, int rows, long depth, const float *x, long row_st
 }
 
 static inline void tile_float32(int rows, long depth, const float *x, long row_step, long k_step, const void *panel,
-                         float *out, long out_step, int is_first, const char *next, long lines) {
+                         float *out, long out_step, int is_first, const char *next, long piece, long lines) {
     if (rows == ROWS && row_step == 1) /* the common one: steps are constants */
-        tile(FLOAT32, ROWS, depth, x, 1, ROWS, panel, out, out_step, is_first, next, lines);
+        tile(FLOAT32, ROWS, depth, x, 1, ROWS, panel, out, out_step, is_first, next, piece, lines);
     else
-        any_tile(FLOAT32, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, lines);
+        any_tile(FLOAT32, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, piece, lines);
 }
 
 static inline void tile_bfloat16(int rows, long depth, const float *x, long row_step, long k_step, const void *panel,
-                          float *out, long out_step, int is_first, const char *next, long lines) {
-    any_tile(BFLOAT16, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, lines);
+                          float *out, long out_step, int is_first, const char *next, long piece, long lines) {
+    any_tile(BFLOAT16, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, piece, lines);
 }
 
 static inline void tile_int8(int rows, long depth, const float *x, long row_step, long k_step, const void *panel,
-                      float *out, long out_step, int is_first, const char *next, long lines) {
-    any_tile(INT8, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, lines);
+                      float *out, long out_step, int is_first, const char *next, long piece, long lines) {
+    any_tile(INT8, rows, depth, x, row_step, k_step, panel, out, out_step, is_first, next, piece, lines);
 }
 
 #endif

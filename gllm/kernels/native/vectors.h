@@ -35,10 +35,37 @@ INLINE void store(float *to, vec x) { memcpy(to, &x, sizeof x); }
 
 INLINE vec all(float x) { return x - (vec){0}; }
 
+/* Halves are folded onto each other, in an order that the compiler may not change. */
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define FOLDS
+#endif
+#endif
+#if defined(FOLDS) && LANES == 16
+#define FOLD(x, n) __builtin_shufflevector(x, x, (0 + n) % 16, (1 + n) % 16, (2 + n) % 16, (3 + n) % 16, (4 + n) % 16, (5 + n) % 16, \
+    (6 + n) % 16, (7 + n) % 16, (8 + n) % 16, (9 + n) % 16, (10 + n) % 16, (11 + n) % 16, (12 + n) % 16, (13 + n) % 16, \
+    (14 + n) % 16, (15 + n) % 16)
+#elif defined(FOLDS) && LANES == 8
+#define FOLD(x, n) __builtin_shufflevector(x, x, (0 + n) % 8, (1 + n) % 8, (2 + n) % 8, (3 + n) % 8, (4 + n) % 8, (5 + n) % 8, \
+    (6 + n) % 8, (7 + n) % 8)
+#else
+INLINE vec turned(vec x, int n) {
+    vec y;
+    for (int i = 0; i < LANES; i++) y[i] = x[(i + n) % LANES];
+    return y;
+}
+#define FOLD(x, n) turned(x, n)
+#endif
+
 INLINE float sum(vec x) {
-    float total = 0;
-    for (int i = 0; i < LANES; i++) total += x[i];
-    return total;
+#if LANES == 16
+    x += FOLD(x, 8);
+#endif
+#if LANES >= 8
+    x += FOLD(x, 4);
+#endif
+    x += FOLD(x, 2);
+    return x[0] + x[1];
 }
 
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
@@ -46,9 +73,14 @@ INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) 
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 
 INLINE float largest(vec x) {
-    float most = x[0];
-    for (int i = 1; i < LANES; i++) most = x[i] > most ? x[i] : most;
-    return most;
+#if LANES == 16
+    x = larger(x, FOLD(x, 8));
+#endif
+#if LANES >= 8
+    x = larger(x, FOLD(x, 4));
+#endif
+    x = larger(x, FOLD(x, 2));
+    return x[0] > x[1] ? x[0] : x[1];
 }
 
 /* exp(x) to 2 units in the last place for x in [-87, 88]; below that 0, above it the value at 88.

@@ -21,6 +21,7 @@ from gllm.worker.weights import (
     fill_random,
     load_weights,
     place_tensors,
+    stored_dtypes,
 )
 
 Config = dict[str, Any]
@@ -100,6 +101,22 @@ def check_weights(checkpoint: Checkpoint, facts: Architecture) -> dict[str, Plac
     return places
 
 
+def parameter_dtypes(
+    checkpoint: Checkpoint, facts: Architecture, dtype: torch.dtype, operators: Operators, *, dummy: bool
+) -> dict[str, torch.dtype]:
+    """What each parameter is kept in: `dtype`, but a matrix of products in what it is stored in, if
+    shorter and the operators widen it as they read it. That changes no result, only what memory is read."""
+    shapes = facts.parameter_shapes()
+    stored = {} if dummy else stored_dtypes(checkpoint, check_weights(checkpoint, facts))
+    dtypes = {}
+    for name, shape in shapes.items():
+        kept = stored.get(name, dtype)
+        is_shorter = kept.itemsize < dtype.itemsize and kept in operators.STORED_DTYPES
+        is_product = len(shape) == 2 and name != "embed.weight" and not facts.is_of_experts(name)
+        dtypes[name] = kept if is_shorter and is_product else dtype
+    return dtypes
+
+
 def load_model(
     checkpoint: Checkpoint,
     dtype: torch.dtype,
@@ -110,17 +127,17 @@ def load_model(
     dummy: bool = False,
     staging: Staging | None = None,
 ) -> Decoder:
-    """The checkpoint's model with its weights in `dtype`; raises `CheckpointError`.
+    """The checkpoint's model, computing in `dtype`; raises `CheckpointError`.
 
     facts: as `read_architecture` gives them, which is asked without. dummy: random weights, none is read.
     staging: how weights get to a device that is not the host.
     """
     facts = facts or read_architecture(checkpoint)
+    dtypes = parameter_dtypes(checkpoint, facts, dtype, operators, dummy=dummy)
+    parameters = allocate(facts.parameter_shapes(), dtypes, device)
     if dummy:
-        parameters = allocate(facts.parameter_shapes(), dtype, device)
         fill_random(parameters)
         return Decoder(facts, parameters, operators)
     places = check_weights(checkpoint, facts)
-    parameters = allocate(facts.parameter_shapes(), dtype, device)
     load_weights(checkpoint, places, parameters, staging)
     return Decoder(facts, parameters, operators)

@@ -104,6 +104,10 @@ class Architecture:
                 ranges[f"{e}.down"] = (e * hidden, (e + 1) * hidden)
         return ranges
 
+    def is_of_experts(self, parameter: str) -> bool:
+        """Whether a parameter holds the matrices of all experts of a layer."""
+        return self.experts is not None and parameter.endswith(("gate_up_proj.weight", "down_proj.weight"))
+
     def num_parameters(self) -> int:
         return sum(math.prod(shape) for shape in self.parameter_shapes().values())
 
