@@ -32,8 +32,10 @@ clean:
 
 .venv/installed: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m gllm.kernels.native.build
 	@touch $@
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m gllm.kernels.native.build
 	@touch $@ .venv/installed

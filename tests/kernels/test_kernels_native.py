@@ -165,12 +165,24 @@ def test_without_a_compiler_the_reason_is_one_sentence(
     assert not list(tmp_path.rglob("*.so"))
 
 
-def test_a_cache_that_others_can_write_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_cache_that_is_open_to_others_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "gllm").mkdir()
-    os.chmod(tmp_path / "gllm", 0o777)
-    with pytest.raises(build.BuildError, match="written by others"):
+    os.chmod(tmp_path / "gllm", 0o755)
+    with pytest.raises(build.BuildError, match="open to others"):
         build.built()
+
+
+def test_where_no_cache_can_be_made_the_library_lies_among_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # like a read-only one, even for root
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path))
+    made = build.built()
+    assert made.parent == tmp_path / f"gllm-{os.getuid()}"
+    assert made.parent.stat().st_mode & 0o777 == 0o700
+    assert build.built() == made
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 101, 40_000])

@@ -15,6 +15,7 @@
 
 #define KEYS 128 /* keys that are weighed at once */
 #define AHEAD 8  /* tokens that memory is asked for before they are needed */
+#define FEW (1L << 16) /* products that one thread is done with before another has woken */
 #define GATHERED 4096 /* tokens whose keys and values are packed at once, if one row has no more */
 #define WIDE 4   /* vectors of a head that stay in registers */
 #if LANES == 16
@@ -285,6 +286,7 @@ static size_t packed_floats;
 static int attend_chunks(const Attention *a, const long *long_rows, long num_rows, long *at, Chunk *chunks) {
     const long kv_size = a->kv_heads * a->size, padded = panels_of(a->size) * PANEL * a->kv_heads;
     long count = 0, tokens = 0, items = 0;
+    long work = 0;
     size_t floats = 0;
     while (*at < num_rows) {
         const long row = long_rows[*at], length = a->starts[row + 1] - a->starts[row];
@@ -293,6 +295,7 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
         chunks[count] = (Chunk){row, context, floats, NULL, NULL, items};
         floats += panels_of(context) * PANEL * kv_size + context * padded;
         tokens += context;
+        work += length * context * a->heads * a->size;
         items += (length + ROWS - 1) / ROWS * a->heads;
         count++;
         ++*at;
@@ -307,12 +310,12 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
         chunks[c].keys = packed + chunks[c].at;
         chunks[c].values = chunks[c].keys + panels_of(chunks[c].context) * PANEL * kv_size;
     }
-#pragma omp parallel
+#pragma omp parallel if (work > FEW)
     {
         for (long c = 0; c < count; c++) {
-            const long work = panels_of(chunks[c].context) * a->kv_heads;
+            const long packs = panels_of(chunks[c].context) * a->kv_heads;
 #pragma omp for schedule(static) nowait
-            for (long i = 0; i < work; i++) pack_keys(a, chunks + c, i % a->kv_heads, i / a->kv_heads);
+            for (long i = 0; i < packs; i++) pack_keys(a, chunks + c, i % a->kv_heads, i / a->kv_heads);
         }
 #pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
@@ -334,17 +337,18 @@ int gllm_attention(const float *q, long q_step, const float *k_pages, const floa
                          table, table_step, before,  starts,  rows,      scale,    out};
     long *order = malloc(sizeof(long) * (rows + 1));
     if (!order) return 1;
-    long short_rows = 0, long_rows = 0;
+    long short_rows = 0, long_rows = 0, contexts = 0;
     for (long row = 0; row < rows; row++) {
-        if (starts[row + 1] - starts[row] == 1)
+        if (starts[row + 1] - starts[row] == 1) {
             order[short_rows++] = row;
-        else
+            contexts += before[row] + 1;
+        } else
             order[rows - ++long_rows] = row;
     }
     if (short_rows) {
         /* Whole rows where there are enough of them, else single key heads: the result is the same. */
         const long parts = short_rows >= 4 * omp_get_max_threads() ? 1 : kv_heads, each = kv_heads / parts;
-#pragma omp parallel for schedule(dynamic, 1)
+#pragma omp parallel for schedule(dynamic, 1) if (contexts * heads * size > FEW)
         for (long item = 0; item < short_rows * parts; item++) {
             const long kv_start = item % parts * each;
             decode(&a, order[item / parts], kv_start, kv_start + each);

@@ -8,7 +8,9 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -69,13 +71,20 @@ def _compile(compiler: list[str], sources: list[Path], library: Path) -> None:
 
 
 def _directory() -> Path:
-    """A directory that only this user can write: what lies there is loaded as code."""
+    """A directory that is this user's alone, since what lies there is loaded as code: in the user's cache, or
+    where that cannot be written among temporary files."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(base) / "gllm"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise BuildError(f"{directory} can be written by others: make it yours alone (chmod 700)")
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(directory)
+    except OSError:
+        directory = Path(tempfile.gettempdir()) / f"gllm-{os.getuid()}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise BuildError(f"{directory} is open to others: make it a directory of yours alone (chmod 700)")
     return directory
 
 
@@ -87,3 +96,16 @@ def _processor() -> str:
         return platform.processor()
     kept = ("vendor_id", "cpu family", "model\t", "flags", "Features", "CPU part")
     return "\n".join(line for line in lines if line.startswith(kept))
+
+
+def main() -> int:
+    """Compile ahead of the first start; where that cannot be, the first start says so again."""
+    try:
+        built()
+    except (BuildError, OSError) as error:
+        print(f"the CPU operators in C are not compiled, torch's serve: {error}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

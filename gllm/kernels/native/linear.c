@@ -14,6 +14,7 @@
 #include "tile.h"
 
 #define DEPTH 256 /* of a block of weights: PANEL * DEPTH floats stay in the first cache */
+#define FEW (1L << 18) /* products that one thread is done with before another has woken */
 #define AHEAD 768 /* bytes between what is computed with and what memory is asked for */
 #define BLOCK_ROWS (8 * ROWS) /* of x, that stay in the second cache */
 
@@ -145,7 +146,7 @@ int gllm_linear(const float *x, const void *weight, int type, const float *bias,
     long group = 4; /* panels that a thread takes at once */
     while (group > 1 && row_blocks * panels < 8 * group * omp_get_max_threads()) group /= 2;
     const long groups = (panels + group - 1) / group;
-#pragma omp parallel
+#pragma omp parallel if (rows * in * out > FEW)
     {
         if (is_packed) {
 #pragma omp for schedule(static)
