@@ -24,7 +24,8 @@ class ObjectsParser(ToolParser):
         self._begin_object()
 
     def _begin_object(self) -> None:
-        self._at = 0
+        self._at = 0  # what is before was looked at; the object's first bracket, once that is there
+        self._is_behind_mark = False
         self._object: JsonEnd | None = None
 
     def _decide(self, last: bool) -> list[Piece]:
@@ -57,18 +58,21 @@ class ObjectsParser(ToolParser):
 
     def _find_object(self, last: bool) -> int | None:
         """Where the next object begins in `_held`; -1: nowhere, None: not decided yet."""
-        at = skip_space(self._held, 0)
-        mark = PYTHON_TAG if self._begins else BETWEEN
-        rest = self._held[at : at + len(mark)]
-        if rest == mark:
-            at = skip_space(self._held, at + len(mark))
-        elif mark.startswith(rest) and not last:
-            return None
-        elif not self._begins:
-            return -1
-        if at == len(self._held):
+        held = self._held
+        self._at = skip_space(held, self._at)
+        if not self._is_behind_mark:
+            mark = PYTHON_TAG if self._begins else BETWEEN
+            rest = held[self._at : self._at + len(mark)]
+            if rest == mark:
+                self._at = skip_space(held, self._at + len(mark))
+            elif mark.startswith(rest) and not last:
+                return None
+            elif not self._begins:
+                return -1
+            self._is_behind_mark = True
+        if self._at == len(held):
             return -1 if last else None
-        return at if self._held[at] == "{" else -1
+        return self._at if held[self._at] == "{" else -1
 
 
 class ArrayParser(ToolParser):
