@@ -233,6 +233,7 @@ COMMANDS = (
             before_deployment(bench.add_throughput), on_deployment(bench.throughput)),
     Command(("bench", "latency"), "measure the time that one batch takes",
             before_deployment(bench.add_latency), on_deployment(bench.latency)),
+    Command(("bench", "figures"), "draw saved results, as SVG and PNG", bench.add_figures, bench.figures),
     Command(("bench", "forward"), "measure the worker's steps and fit what gllm simulate computes with",
             add_forward, run_forward),
 )  # fmt: skip

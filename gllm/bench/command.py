@@ -114,6 +114,18 @@ def _add_dataset(parser: argparse.ArgumentParser) -> None:
                       help="multiply the times of a trace; 0: all at once (default 1)")  # fmt: skip
 
 
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", metavar="FOLDER", help="of results that the other bench commands saved")
+    parser.add_argument("--out", default="docs/figures", metavar="DIR", help="(default %(default)s)")
+    parser.add_argument("--dtype", default="float32", help="of a comparison of engines (default %(default)s)")
+
+
+def figures(given: argparse.Namespace) -> int:
+    from gllm.bench.figures import run
+
+    return run(given)
+
+
 def serve(given: argparse.Namespace) -> int:
     from gllm.bench.serve import run
 

@@ -1,6 +1,8 @@
 """The file by its format, and the real processes that write it."""
 
 import json
+import shutil
+import statistics
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,25 @@ def test_an_offline_run_writes_it_too_at_any_depth(tmp_path: Path, depth: int) -
         llm.generate(["One, two"] * 4, SamplingParams(max_tokens=10, ignore_eos=True))
     steps = check_worker(check_format(path))
     assert sum(step["args"]["rows"] for step in steps) >= 4 * 10
+
+
+def test_steps_of_a_worker_with_two_plans_in_flight_touch_each_other(tmp_path: Path) -> None:
+    """Dummy weights and many rows make long steps. In the median, because others disturb single ones."""
+    path, model = tmp_path / "trace.json", tmp_path / "model"
+    shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
+    config = json.loads((model / "config.json").read_text())
+    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8}
+    (model / "config.json").write_text(json.dumps(config | sizes))
+    with LLM(model=model, load_format="dummy", trace_file=str(path), **OPTIONS) as llm:
+        llm.generate(["One"] * 64, SamplingParams(max_tokens=40, ignore_eos=True), use_tqdm=False)
+    steps = check_worker(check_format(path))[5:]
+    assert statistics.median(step["dur"] for step in steps) > 5_000, "microseconds"
+    shares = [
+        (later["ts"] - earlier["ts"] - earlier["dur"]) / (later["ts"] - earlier["ts"])
+        for earlier, later in pairwise(steps)
+    ]
+    print(f"idle share of {len(shares)} steps in the median: {statistics.median(shares):.2%}")
+    assert statistics.median(shares) < 0.02, shares
 
 
 def test_no_file_and_no_spans_where_none_is_wanted(tmp_path: Path) -> None:
