@@ -9,8 +9,11 @@ from torch import Tensor
 
 from bench.device.batches import Heads, Pool, tables
 from bench.device.machine import Machine
+from bench.device.timings_experts import time_experts
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
+from gllm.kernels.logits import apply_masks, penalize
+from gllm.kernels.logprobs import logprobs
 from gllm.kernels.norm import add_rms_norm, rms_norm
 from gllm.kernels.rotary import rotary_write
 from gllm.kernels.sampling import greedy, sample
@@ -35,6 +38,8 @@ def run(machine: Machine) -> None:
         machine.attempt(f"layer, {num_tokens}", partial(time_layer_kernels, machine, num_tokens))
     for rows in (2,) if machine.is_dry else (1, 64, 256):
         machine.attempt(f"sampling, {rows}", partial(time_sampling, machine, rows))
+    for num_tokens in (2,) if machine.is_dry else (1, 64, 1024, 8192):
+        machine.attempt(f"experts, {num_tokens}", partial(time_experts, machine, num_tokens))
     machine.attempt("host", partial(time_host, machine))
 
 
@@ -181,6 +186,16 @@ def time_sampling(machine: Machine, rows: int) -> None:
     for top_k, top_p in ((0, 1.0), (0, 0.9), (20, 0.95)):
         columns = ones * 0.8, (ones * top_k).int(), ones * top_p, index, index
         kernels[f"sample, top_k {top_k}, top_p {top_p}"] = [partial(sample, x, *columns) for x in many]
+    filters = ones * 0.8, ones.int() * 0, ones
+    log_min_p = (ones * 0.05).log()
+    kernels["sample, min_p 0.05"] = [partial(sample, x, *filters, index, index, log_min_p) for x in many]
+    for num_top in (0, 20):
+        kernels[f"logprobs, {num_top}"] = [partial(logprobs, x, index, num_top) for x in many]
+    counts = torch.zeros(rows, vocab, dtype=torch.int32, device=machine.device)
+    counts[:, ::100] = 1
+    kernels["penalize"] = [partial(penalize, x, index, index, counts, ones, ones, ones) for x in many]
+    bits = torch.full((rows, -(-vocab // 32)), -2, dtype=torch.int32, device=machine.device)
+    kernels["apply_masks"] = [partial(apply_masks, x, index, bits) for x in many]
     for name, calls in kernels.items():
         seconds = machine.time(calls, max(floor, 1e-5))
         machine.emit("timing", kernel=name, rows=rows, us=seconds * 1e6, of_ceiling=floor / seconds)
