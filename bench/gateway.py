@@ -46,6 +46,7 @@ CASES = (
     Case("streams, 512", 512, 256, stream=True),
     Case("paced, 64", 64, 256, stream=True, rate=20_000),
     Case("paced, 512", 512, 64, stream=True, rate=20_000),
+    Case("paced, 64, 60k", 64, 256, stream=True, rate=60_000),
     Case("one token, alone", 1, 1, stream=True),
     Case("one token, 64", 64, 1, stream=True, rate=2000),
 )

@@ -1,17 +1,22 @@
-"""One client's connection: uvicorn's, with a limit on how long its headers may take and with errors in
-the API's form.
+"""One client's connection: uvicorn's, with a limit on how long its headers may take, with errors in the
+API's form, and with a short way for the events of a stream.
 
-Knows HTTP/1.1's framing by h11, which bounds the bytes of request line and headers.
+Knows HTTP/1.1's framing by h11, which bounds the bytes of request line and headers. Requests and the
+beginnings and ends of answers pass through h11 with all its checks; an event in between is a chunk
+(RFC 9112, 7.1) that is written as it is.
 """
 
 import asyncio
 from typing import Any
 
 import h11
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import ServerState
 
 from gllm.frontend.errors import ApiError
 
+CONNECTION = "connection"  # its name in the state of a request's scope
 HEADER_TIMEOUT_S = 30.0
 MAX_HEADER_BYTES = 64 * 1024
 MALFORMED = "this is not a valid HTTP request: check its request line, headers and framing"
@@ -21,6 +26,28 @@ class Connection(H11Protocol):
     """A connection that a client cannot hold by sending a request for ever."""
 
     _header_timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, {**app_state, CONNECTION: self}, _loop)
+
+    def write_event(self, event: bytes) -> bool:
+        """Write a piece of the answer that is being streamed, at once and in one piece.
+
+        False if that is not possible: the client reads too slowly, has left, or speaks HTTP/1.0, which
+        has no chunks.
+        """
+        if self.flow.write_paused or self.transport.is_closing() or self.conn.our_state is not h11.SEND_BODY:
+            return False
+        if self.conn.their_http_version != b"1.1":
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        return True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gllm.frontend.connection import CONNECTION, Connection
 from gllm.frontend.errors import ApiError, api_error
 from gllm.frontend.generation import TextDelta
 
@@ -88,21 +89,24 @@ class EventStream(Response):
             raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
+        connection = scope.get("state", {}).get(CONNECTION)
+        write_event = connection.write_event if isinstance(connection, Connection) else _never
         try:
-            await unless_gone(receive, self._write(send), self._is_stuck)
+            await unless_gone(receive, self._write(send, write_event), self._is_stuck)
         except ClientGone:
             pass
         finally:
             await self._rest.aclose()
 
-    async def _write(self, send: Send) -> None:
+    async def _write(self, send: Send, write_event: Callable[[bytes], bool]) -> None:
+        """write_event: the short way of an event to the client, where there is one."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         last = b""
         try:
             await self._send(send, self._first)
             async for event in self._rest:
-                await self._send(send, event)
+                if event and not write_event(event):
+                    await self._send(send, event)
         except Exception as error:
             last = self._failure(api_error(error))
         await send({"type": "http.response.body", "body": last})
@@ -116,6 +120,12 @@ class EventStream(Response):
     def _is_stuck(self) -> bool:
         since = self._sending_since
         return since is not None and time.monotonic() - since > WRITE_TIMEOUT_S
+
+
+def _never(event: bytes) -> bool:
+    """No short way: not our own server, but an ASGI client in the same process."""
+    del event
+    return False
 
 
 async def merged(

@@ -5,6 +5,7 @@ import re
 import socket
 import time
 
+import h11
 import pytest
 from http_server import Deployment
 
@@ -131,3 +132,39 @@ def test_many_broken_requests_leave_nothing_behind(server: Deployment) -> None:
     while len(server.http_server.server_state.connections) > 1:  # httpx keeps one
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def streamed(server: Deployment, version: bytes) -> bytes:
+    """All bytes of a streamed answer on a connection that closes behind it."""
+    body = b'{"model": "tiny", "prompt": "hello", "stream": true}'
+    head = b"POST /v1/completions HTTP/%b\r\nHost: x\r\nConnection: close\r\n" % version
+    head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(server.listener.getsockname()[:2], timeout=10) as client:
+        client.sendall(head + body)
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+def test_a_stream_comes_in_chunks_that_a_strict_reader_takes(server: Deployment) -> None:
+    server.answers("one two three")
+    answer = h11.Connection(h11.CLIENT)
+    answer.send(h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "0")]))
+    answer.send(h11.EndOfMessage())
+    answer.receive_data(streamed(server, b"1.1"))
+    events = []
+    while (event := answer.next_event()) is not h11.NEED_DATA:
+        events.append(event)
+        if isinstance(event, h11.EndOfMessage):
+            break
+    text = b"".join(bytes(event.data) for event in events if isinstance(event, h11.Data))
+    assert isinstance(events[-1], h11.EndOfMessage)
+    assert text.startswith(b"data: {")
+    assert text.endswith(b"}\n\ndata: [DONE]\n\n")
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(server: Deployment) -> None:
+    server.answers("one two three")
+    head, _, text = streamed(server, b"1.0").partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert text.startswith(b"data: {")
+    assert text.endswith(b"}\n\ndata: [DONE]\n\n")
+    assert text.count(b"\n\n") == text.count(b"data: ")
