@@ -14,6 +14,8 @@ from gllm.frontend.errors import ApiError
 from gllm.frontend.json_depth import MAX_DEPTH, is_too_deep
 
 READ_TIMEOUT_S = 30.0
+MAX_VALUES = 2_000_000  # more take most of a second to read, in which nobody else is answered
+LARGE_BYTES = 1 << 20  # read in a thread: others are answered between its stages
 SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -24,7 +26,10 @@ async def read_object(request: Request, max_bytes: int) -> dict[str, Any]:
         raise _invalid(
             f"the body must be JSON with the header Content-Type: application/json, got {content_type!r:.80}"
         )
-    return parse_object(await _read(request, max_bytes))
+    body = await _read(request, max_bytes)
+    if len(body) > LARGE_BYTES:
+        return await asyncio.to_thread(parse_object, body)
+    return parse_object(body)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
@@ -53,6 +58,9 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The object that `body` spells; raises `ApiError`."""
+    # Commas in texts count, too: a text as long has far fewer.
+    if len(body) > 2 * MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise _invalid(f"the body has more than {MAX_VALUES} values: send less at once")
     try:
         value = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from fake_scheduler import FakeScheduler
 from http_server import Deployment, serving
 
 from gllm.config.schema import FrontendConfig
+from gllm.frontend import body
+from gllm.frontend.body import parse_object
+from gllm.frontend.errors import ApiError
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.protocol.messages import RejectCode, Rejected
 
@@ -99,6 +103,34 @@ def test_errors_before_a_handler_have_the_form_of_their_api(tmp_path: Path, toke
         assert answer.status_code == 401
         assert answer.json()["type"] == "error"
         assert answer.json()["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("item", [b"1,", b"{},", b"[],"])
+def test_a_body_of_millions_of_values_is_refused_before_it_is_read(item: bytes) -> None:
+    body = b'{"prompt": [' + item * 2_000_001 + b"1]}"
+    began = time.process_time()
+    with pytest.raises(ApiError, match="more than 2000000 values") as caught:
+        parse_object(body)
+    assert caught.value.status == 400
+    assert time.process_time() - began < 0.5
+    assert len(parse_object(b'{"prompt": [' + b"1," * 10_000 + b"1]}")["prompt"]) == 10_001
+
+
+def test_a_large_body_is_read_beside_the_event_loop(
+    server: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(read: bytes) -> dict[str, Any]:
+        threads.append(threading.current_thread().name)
+        return parse_object(read)
+
+    monkeypatch.setattr(body, "LARGE_BYTES", 5000)
+    monkeypatch.setattr(body, "parse_object", noted)
+    server.answers("fine")
+    assert server.complete().status_code == 200
+    assert server.complete(prompt=[1] * 100, user="u" * 6000).status_code == 200
+    assert threads[0] != threads[1]
 
 
 JUNK = "\u00e4" * 3000
