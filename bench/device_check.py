@@ -11,6 +11,7 @@ and tqdm are all it needs.
 | 4 | a model of Llama 3 8B's shape, random weights: decode and prefill steps, graphs and eager |
 | 5 | the same model: 512 requests of recorded lengths |
 | 6 | the same model: greedy tokens with and without graphs, alone and together |
+| 7 | a small model: whatever a request may ask of sampling, on the GPU and on the CPU |
 | tune | attention under other tilings and splits |
 
 Each part ends within --limit (8 minutes) and skips what is left. Writes JSON lines to DIR, line by
@@ -36,6 +37,7 @@ PARTS = {
     "4": "bench.device.decode",
     "5": "bench.device.offline",
     "6": "bench.device.sameness",
+    "7": "bench.device.requests",
     "tune": "bench.device.tiling_sweep",
 }
 HIDDEN = ("record", "limit")
@@ -64,6 +66,7 @@ def main() -> int:
         start = time.monotonic()
         machine.start_part()
         machine.attempt(f"part {part}", import_module(PARTS[part]).run, machine)
+        machine.release()
         machine.emit("part", part=part, seconds=round(time.monotonic() - start, 1))
     print("\n".join(table(machine.records)), flush=True)
     failed = [item for item in machine.records if item["record"] == "error" or item.get("ok") is False]

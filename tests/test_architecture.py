@@ -109,7 +109,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import gllm.launch", {"torch", "tokenizers", "starlette"}),
         ("import gllm.scheduler.main", {"torch", "numpy", "tokenizers", "starlette", "transformers"}),
         ("import gllm.frontend.main", {"torch", "transformers", "safetensors"}),
-        ("import gllm.worker.main", {"tokenizers", "starlette", "uvicorn", "transformers"}),
+        ("import gllm.worker.main", {"torch", "tokenizers", "starlette", "uvicorn", "transformers"}),
     ],
 )
 def test_a_process_loads_only_what_it_needs(statement: str, never: set[str]) -> None:

@@ -3,7 +3,6 @@
 Decode steps as graphs and call by call, with one and two plans in flight; a prefill of one full step.
 """
 
-import gc
 import statistics
 from functools import partial
 
@@ -25,9 +24,7 @@ def run(machine: Machine) -> None:
     machine.ceiling("matmul")
     for cuda_graphs in (True, False):
         machine.attempt("graphs" if cuda_graphs else "eager", partial(time_model, machine, cuda_graphs))
-        gc.collect()
-        if not machine.is_dry:
-            torch.cuda.empty_cache()
+        machine.release()
 
 
 def time_model(machine: Machine, cuda_graphs: bool) -> None:

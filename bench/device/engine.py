@@ -8,7 +8,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from gllm.protocol.messages import Sampling, StepPlan, StepResult, Submit, WorkerReady
+from gllm.protocol.logits import Logprobs
+from gllm.protocol.messages import Sampling, StepPlan, Submit, WorkerReady
 from gllm.protocol.wire import column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
@@ -41,6 +42,7 @@ class Engine:
         self.max_plans_in_flight = max_plans_in_flight
         self.steps: list[Step] = []
         self.tokens: dict[int, list[int]] = {}
+        self.logprobs: list[Logprobs] = []
         slots = runner.slots
         ready = WorkerReady(
             epoch=1,
@@ -61,15 +63,15 @@ class Engine:
         )
         self._core = Scheduler(limits, Fcfs(), ready)
 
-    def submit(self, prompt: list[int], max_tokens: int) -> int:
-        """A greedy request of exactly so many tokens; its number."""
+    def submit(self, prompt: list[int], max_tokens: int, sampling: Sampling = GREEDY) -> int:
+        """A request of exactly so many tokens; its number."""
         number = len(self.tokens)
         self.tokens[number] = []
         request = Submit(
             request_id=number,
             prompt=column(prompt),
             generated=[],
-            sampling=GREEDY,
+            sampling=sampling,
             max_tokens=max_tokens,
             stop_token_ids=column(),
             n=1,
@@ -93,13 +95,14 @@ class Engine:
             if not in_flight:
                 break
             plan, output = in_flight.popleft()
-            tokens = column(output.take().tokens.tolist())
+            result = output.take().result_of(plan)
             now = time.perf_counter()
             step = Step(len(plan.slots), sum(plan.counts) or len(plan.slots), now - home_at)
             self.steps.append(step)
             home_at = now
-            answers = self._core.commit(StepResult(1, plan.step, tokens, 0, 0, 0), 0.0)
-            for answer in answers.values():
+            for answer in self._core.commit(result, 0.0).values():
+                self.logprobs += [answer.logprobs] if answer.logprobs is not None else []
+                self.logprobs += [part.logprobs for part in answer.prompt_logprobs]
                 for number, token in zip(answer.request_ids, answer.tokens, strict=True):
                     self.tokens[number].append(token)
         self._leave_slots()

@@ -1,5 +1,6 @@
 """The machine that is checked: its clock, and where the figures go. A dry run has a null device."""
 
+import gc
 import json
 import math
 import statistics
@@ -82,6 +83,12 @@ class Machine:
     def synchronize(self) -> None:
         if not self.is_dry:
             torch.cuda.synchronize()
+
+    def release(self) -> None:
+        """What a part has left behind is another's to take."""
+        gc.collect()
+        if not self.is_dry:
+            torch.cuda.empty_cache()
 
     def free_bytes(self) -> int:
         return 1 << 28 if self.is_dry else int(torch.cuda.mem_get_info()[0])

@@ -4,10 +4,7 @@ Each prompt is continued alone, then all together, with graphs and call by call.
 follows differs of itself: the measure is how many sequences are equal throughout, and where the others part.
 """
 
-import gc
 from functools import partial
-
-import torch
 
 from bench.device.engine import Engine
 from bench.device.llama import make, prompt
@@ -23,9 +20,7 @@ def run(machine: Machine) -> None:
     found: dict[str, Tokens] = {}
     for cuda_graphs in (True, False):
         machine.attempt("graphs" if cuda_graphs else "eager", partial(generate, machine, found, cuda_graphs))
-        gc.collect()
-        if not machine.is_dry:
-            torch.cuda.empty_cache()
+        machine.release()
     for one, other in (("graphs", "eager"), ("graphs", "graphs, alone"), ("eager", "eager, alone")):
         if one in found and other in found:
             compare(machine, one, found[one], other, found[other])

@@ -74,6 +74,9 @@ def time_decodes(machine: Machine, heads: Heads) -> None:
     for batch in batches:
         for context in contexts:
             name = f"decode {batch} x {context}, {heads}"
+            if batch * context > pool.num_pages * heads.page_size:
+                machine.emit("skipped", name=name, reason="more keys than the memory holds")
+                continue
             machine.attempt(name, partial(time_decode, machine, heads, pool, batch, context))
 
 

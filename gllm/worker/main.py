@@ -17,7 +17,7 @@ from gllm.checkpoint import CheckpointError
 from gllm.process import PLANS, RESULTS, Child, StartError, run_child
 from gllm.protocol.channel import Channel, hello
 from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
-from gllm.protocol.wire import INT32_MAX, ProtocolError, column
+from gllm.protocol.wire import INT32_MAX, ProtocolError
 from gllm.timeline import drawn
 from gllm.worker.timed import WorkerLane
 from gllm.worker.under_way import Launched, UnderWay
@@ -83,19 +83,9 @@ def serve(
 
 def _result(step: Launched, last_end_ns: int) -> StepResult:
     """The answer to a step that is home. It began when its plan was taken up, or behind the step before."""
-    sampled, plan = step.output.take(), step.plan
-    result = StepResult(
-        epoch=plan.epoch,
-        step=plan.step,
-        tokens=column(sampled.tokens.tolist()),
-        start_ns=max(step.start_ns, last_end_ns),
-        end_ns=time.monotonic_ns(),
-        idle_ns=step.idle_ns,
-    )
-    if sampled.logprobs is not None:
-        result.logprobs = sampled.logprobs.of_tokens()
-    if sampled.prompt_logprobs is not None:
-        result.prompt_logprobs = sampled.prompt_logprobs.of_prompts()
+    start_ns = max(step.start_ns, last_end_ns)
+    result = step.output.take().result_of(step.plan)
+    result.start_ns, result.end_ns, result.idle_ns = start_ns, time.monotonic_ns(), step.idle_ns
     return result
 
 

@@ -1,6 +1,6 @@
 """What a step yields, and when it is there.
 
-Knows nothing of how a step is computed or of the messages it becomes.
+Knows nothing of how a step is computed.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from gllm.protocol.messages import StepPlan, StepResult
+from gllm.protocol.wire import column
 from gllm.worker.batch import Batch
 from gllm.worker.logprobs import Asked, Computed
 
@@ -20,6 +22,15 @@ class Sampled:
     tokens: Tensor  # int64 [num_sampling]
     logprobs: Computed | None = None  # of those tokens, where somebody asked
     prompt_logprobs: Computed | None = None
+
+    def result_of(self, plan: StepPlan) -> StepResult:
+        """On the wire, without times; once it is home."""
+        result = StepResult(plan.epoch, plan.step, column(self.tokens.tolist()), 0, 0, 0)
+        if self.logprobs is not None:
+            result.logprobs = self.logprobs.of_tokens()
+        if self.prompt_logprobs is not None:
+            result.prompt_logprobs = self.prompt_logprobs.of_prompts()
+        return result
 
 
 def shapes_of(batch: Batch) -> Sampled:

@@ -11,9 +11,12 @@ import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gllm.protocol.messages import StepPlan
-from gllm.worker.output import StepOutput
+
+if TYPE_CHECKING:  # it imports torch, which must see the environment that the worker's main makes
+    from gllm.worker.output import StepOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Launched:
     """A step under way."""
 
     plan: StepPlan
-    output: StepOutput
+    output: "StepOutput"
     start_ns: int  # CLOCK_MONOTONIC, when its plan was taken up
     idle_ns: int  # how long the worker had waited for the plan
 
