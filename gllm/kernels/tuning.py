@@ -6,6 +6,7 @@ A row changes with the figures that chose it and their date, taken by `bench/dev
 |---|---|---|
 | 2026-11-23 | none | all rows: arithmetic and the compiler's report (registers, shared memory) |
 | 2026-11-23 | H200 | (90, 128) is kept: `bench/results/device-h200-2026-11-23.jsonl`, see below |
+| 2026-11-25 | H100 | (90, 128) is kept: `bench/results/device-h100-2026-11-25.jsonl`, see below |
 
 Read on the H200, for 8 key heads. Decode of 64 rows of 8k, pages of 16: 516 us with blocks of 64 in 3
 stages, 97 % of the copy rate of 4.29 TB/s; other blocks, warps and stages take 515 to 738 us. A single row
@@ -13,6 +14,10 @@ of 8k takes 17 us, or 15 with blocks of 128 in 3 stages, which cost 9 % at 64 ro
 gain 1 % at 64 rows and make the single row take 26 us. Prefill of 8k, pages of 64: 1.13 ms with 128 registers
 in 2 stages, 1.11 without limit in 3, while an earlier run had 1.07 and 1.10: a tie; pages of 16: 1.20 to 1.23
 ms with 128 registers, 1.33 or more with others. The matmul rate was 695 TFLOP/s under load, 780 in a burst.
+
+Read on the H100, pages of 64, microseconds for splits of 128, 256, 512 and 1024 tokens: 1 row of 1024 tokens
+8.3, 10.0, 13.6, 20.6; 1 of 8192 22.2, 19.5, 18.2, 22.5; 64 of 1024 110, 109, 106, 105; 64 of 8192 815, 765,
+742, 729; 256 of 1024 418, 405, 397, 394. A single short row would gain 2 % of its step, batches lose as much.
 No other architecture has been timed, and no other head_dim on this one.
 
 The arithmetic, for 8 key heads of 128 in bf16. A key and a value of one head are 512 bytes, so that a split
