@@ -187,7 +187,11 @@ def mix_experts(
 
 
 def tiling_for(num_pairs: int, num_experts: int) -> Tiling:
-    """By the pairs that an expert has on average, and whether threads must hold all sums themselves."""
+    """By the pairs that an expert has on average, and whether threads must hold all sums themselves.
+
+    Hazard: another tiling adds in another order, so that the last bits of a token's result say whether its
+    step was a small or a large one. Steps of decodes are small: up to 256 of them, of 8 experts in 128 each.
+    """
     if num_pairs <= 16 * num_experts:
         return FEW_PAIRS
     return MANY_PAIRS if num_pairs > 128 * num_experts and architecture() >= 90 else SOME_PAIRS
