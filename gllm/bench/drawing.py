@@ -139,7 +139,7 @@ def _worker_row(axes: Axes, row: int, found: dict[str, Any]) -> None:
     for part in (FORWARD, SAMPLE, "idle"):
         share = parts[part] * percent
         axes.barh(row, share, 0.6, left, color=PART_COLOURS[part])
-        if share > 9:
+        if share > 14:
             axes.text(left + share / 2, row, f"{share:.1f} %", ha="center", va="center",
                       color="white" if part == FORWARD else BLACK)  # fmt: skip
         left += share
