@@ -18,7 +18,7 @@ from pathlib import Path
 
 from gllm.frontend.generation import TextDelta
 from gllm.frontend.request_meters import RequestMeters
-from gllm.frontend.responses import CompletionAnswer
+from gllm.frontend.responses import CompletionAnswer, Usage
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.protocol.codec import decode, encode
 from gllm.protocol.messages import Sampling, Submit, Tokens
@@ -43,7 +43,8 @@ def parts(model: str, num_rows: int) -> dict[str, float]:
     readers = [tokenizer.detokenizer(after=words) for _ in numbers]
     answer = CompletionAnswer("model")
     delta = TextDelta(" word", [5])
-    event = answer.event(0, delta)
+    usage = Usage(len(words))
+    event = answer.event(0, delta, usage)
     works: dict[str, Callable[[], object]] = {
         "wire: Tokens encoded (scheduler)": lambda: encode(message),
         "wire: Tokens decoded": lambda: decode(data),
@@ -51,7 +52,7 @@ def parts(model: str, num_rows: int) -> dict[str, float]:
         "detokenizing": lambda: [
             reader.feed((token,)) for reader, token in zip(readers, tokens, strict=True)
         ],
-        "server-sent event": lambda: [answer.event(0, delta) for _ in numbers],
+        "server-sent event": lambda: [answer.event(0, delta, usage) for _ in numbers],
         "chunk": lambda: [b"%x\r\n%b\r\n" % (len(event), event) for _ in numbers],
     }
     return {name: _median_us(work) / num_rows for name, work in works.items()}

@@ -47,10 +47,12 @@ class Entry:
 
     @property
     def num_prompts(self) -> int:
-        """How many requests of the scheduler this one line makes."""
+        """How many sequences of the scheduler this one line makes."""
         prompt = self.body.get("prompt") if isinstance(self.body, dict) else None
         is_several = isinstance(prompt, list) and not all(isinstance(item, int) for item in prompt)
-        return len(prompt) if prompt and is_several else 1
+        num_prompts = len(prompt) if prompt and is_several else 1
+        outputs = [self.body.get(name) for name in ("n", "best_of")] if isinstance(self.body, dict) else []
+        return num_prompts * max([1, *(number for number in outputs if type(number) is int)])
 
 
 def run(config: DeploymentConfig, input_file: str, output_file: str) -> int:

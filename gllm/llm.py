@@ -20,7 +20,7 @@ from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import SamplingParams
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.offline import OfflineEngine
-from gllm.outputs import CompletionOutput, Progress, RequestOutput
+from gllm.outputs import Progress, RequestOutput, completion_output, prompt_table
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 Conversation = Sequence[Mapping[str, Any]]
@@ -110,6 +110,8 @@ class LLM:
         """The answer to one conversation as it comes; closing the iterator cancels it."""
         with _sentences("the conversation"):
             params = sampling_params or self.get_default_sampling_params()
+            if params.n != 1:
+                raise ValueError(f"n is {params.n}, but one answer is streamed")
             return self._stream(self._checked(0, *self._render(messages), params, is_answer=True))
 
     def chat_prompt(self, messages: Conversation) -> list[int]:
@@ -211,7 +213,8 @@ class LLM:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(requests), self._engine.max_open)):
+                most = max((request.params.n for request in requests), default=1)  # sequences of one request
+                for _ in range(min(len(requests), max(self._engine.max_open // most, 1))):
                     group.create_task(take_turns())
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
@@ -220,11 +223,19 @@ class LLM:
     async def _complete(self, request: Request) -> RequestOutput:
         with _sentences(f"prompt {request.index}"):
             async with self._engine.turns:
-                result = await self._engine.text.generate(
+                results = await self._engine.text.generate(
                     request.token_ids, request.params, request.is_answer
                 )
-        output = CompletionOutput(0, result.text, result.token_ids, result.finish_reason, result.stop_reason)
-        return RequestOutput(str(request.index), request.text, request.token_ids, [output])
+        bytes_of = self._engine.tokenizer.bytes_of
+        return RequestOutput(
+            str(request.index),
+            request.text,
+            request.token_ids,
+            [completion_output(index, result, bytes_of) for index, result in enumerate(results)],
+            prompt_logprobs=prompt_table(request.token_ids, results[0].prompt_logprobs, bytes_of)
+            if request.params.prompt_logprobs is not None
+            else None,
+        )
 
 
 def _prompts(given: Prompt | Iterable[Prompt]) -> list[Prompt]:

@@ -63,7 +63,6 @@ PENDING = (
     Pending("worker.cpu_offload_gb", ("--cpu-offload-gb",), holds=(0,)),
     Pending("worker.watchdog_timeout", ("--watchdog-timeout",)),
     Pending("ipc.transport", holds=("ipc",)),
-    Pending("limits.max_logprobs", ("--max-logprobs",), holds=(0,)),
     Pending("observability.metrics", switches={"--enable-metrics": ENABLE}, holds=(True,)),
     Pending("observability.log_stats", switches={"--disable-log-stats": DISABLE}, holds=(False,)),
     Pending("observability.otlp_traces_endpoint", ("--otlp-traces-endpoint",)),

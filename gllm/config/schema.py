@@ -341,6 +341,12 @@ class LimitsConfig(Section):
         16 * 2**20
     )
     max_prompts: Annotated[Count, Option("most prompts of one request", ("--max-prompts",))] = 1024
+    max_n: Annotated[
+        int, integer(1, 128), Option("most outputs of one prompt (n, best_of)", ("--max-n",))
+    ] = 64
+    max_logprobs: Annotated[
+        int, integer(0, 1024), Option("most likeliest tokens with log-probabilities", ("--max-logprobs",))
+    ] = 20
     max_stop_strings: Annotated[
         Count, Option("most stop strings of one request", ("--max-stop-strings",))
     ] = 16

@@ -73,12 +73,33 @@ class Usage(Shape):
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
 
 
+class PromptLogprob(Shape):
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+
+
+class CompletionLogprobs(Shape):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
 class CompletionChoice(Shape):
+    """Token ids and the prompt's log-probabilities are there only where they were asked for."""
+
     index: int
     text: str
-    logprobs: dict[str, Any] | None
+    logprobs: CompletionLogprobs | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    token_ids: list[int] = []
+    prompt_token_ids: list[int] = []
+    prompt_logprobs: PromptLogprobs = []
 
 
 class Completion(Shape):
@@ -111,12 +132,30 @@ class AssistantMessage(Shape):
     tool_calls: list[CallOfTool] = []
 
 
+class TopLogprob(Shape):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Shape):
+    content: list[ChatLogprob]
+    refusal: None
+
+
 class ChatChoice(Shape):
+    """Token ids are there only where they were asked for."""
+
     index: int
     message: AssistantMessage
-    logprobs: dict[str, Any] | None
+    logprobs: ChatLogprobs | None
     finish_reason: FinishReason
     stop_reason: str | int | None
+    token_ids: list[int] = []
 
 
 class ChatCompletion(Shape):
@@ -127,6 +166,8 @@ class ChatCompletion(Shape):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: Usage
+    prompt_token_ids: list[int] = []
+    prompt_logprobs: PromptLogprobs = []
 
 
 class OutputText(Shape):

@@ -7,8 +7,8 @@ from a request. Knows the shape of messages, nothing of HTTP.
 import json
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ class Ending:
     """How a prompt ends; raises `ParameterError` for what excludes itself.
 
     add_generation_prompt: with the beginning of an answer. continue_final_message: within the final
-    message, which the model goes on to write.
+    message, which the model goes on to write. template_kwargs: further variables of the template, which
+    may change its end (a switch for thinking, say).
     """
 
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.add_generation_prompt and self.continue_final_message:
@@ -58,6 +60,8 @@ class Ending:
 
 
 ANSWER = Ending()
+# What every template is given, and Python's words for it: no request sets them.
+GIVEN = ("messages", "add_generation_prompt", "tools", "documents", "raise_exception", "strftime_now")
 
 
 class ChatTemplate:
@@ -73,6 +77,7 @@ class ChatTemplate:
         self._with_tools = self._template if with_tools is None else environment.from_string(with_tools)
         names = jinja2.meta.find_undeclared_variables(environment.parse(with_tools or source))
         self.takes_tools = "tools" in names
+        self._kwargs = names - set(GIVEN) - tokenizer.special_tokens.keys()
 
     @classmethod
     def find(cls, tokenizer: Tokenizer, file: str | Path | None = None) -> "ChatTemplate | None":
@@ -109,11 +114,13 @@ class ChatTemplate:
     def render(self, messages: list[dict[str, Any]], ending: Ending = ANSWER, tools: Definitions = ()) -> str:
         """The text of `messages`; raises `ParameterError`."""
         if not ending.continue_final_message:
-            return self._render(messages, ending.add_generation_prompt, tools)
+            return self._render(messages, ending.add_generation_prompt, tools, ending.template_kwargs)
         # Marked rather than searched for: templates may trim the text, or write it twice.
         end = f"\uf5d2{secrets.token_hex(8)}"
         final = messages[-1] | {"content": messages[-1]["content"] + end}
-        text, found, _ = self._render([*messages[:-1], final], False, tools).rpartition(end)
+        text, found, _ = self._render(
+            [*messages[:-1], final], False, tools, ending.template_kwargs
+        ).rpartition(end)
         if not found:
             raise ParameterError(
                 "continue_final_message", "the model's chat template does not show the final message"
@@ -133,14 +140,28 @@ class ChatTemplate:
             for index, message in enumerate(messages):
                 if uses_tools(message):
                     raise ParameterError(f"messages[{index}]", NO_PLACE, "unsupported_parameter")
+        for name in ending.template_kwargs:
+            if name not in self._kwargs:
+                known = ", ".join(sorted(self._kwargs)) or "none"
+                raise ParameterError(
+                    "chat_template_kwargs",
+                    f"the model's chat template has no variable {name:.80} to be set: it has {known}",
+                )
         return self._encode(messages, ending, tools)
 
     def _encode(self, messages: list[dict[str, Any]], ending: Ending, tools: Definitions) -> list[int]:
         guard = Guard(self._tokenizer)
         hidden = [guard.hide(message) for message in messages]
+        ending = replace(ending, template_kwargs=guard.hide(dict(ending.template_kwargs)))
         return guard.encode(self.render(hidden, ending, [guard.hide(tool) for tool in tools]))
 
-    def _render(self, messages: list[dict[str, Any]], add_generation_prompt: bool, tools: Definitions) -> str:
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: Definitions,
+        kwargs: Mapping[str, Any],
+    ) -> str:
         try:
             return (self._with_tools if tools else self._template).render(
                 messages=messages,
@@ -148,6 +169,7 @@ class ChatTemplate:
                 tools=tools or None,
                 documents=None,
                 **self._tokenizer.special_tokens,
+                **kwargs,
             )
         except _Raised as error:
             raise ParameterError(
@@ -168,6 +190,7 @@ class _PartByPart(ChatTemplate):
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
         super().__init__(source, tokenizer)
         self.takes_tools = True
+        self._kwargs = set()
 
     def _encode(self, messages: list[dict[str, Any]], ending: Ending, tools: Definitions) -> list[int]:
         tokenizer = self._tokenizer

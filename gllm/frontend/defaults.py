@@ -12,9 +12,16 @@ from gllm.process import StartError
 
 log = logging.getLogger("gllm")
 
-NAMES = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_new_tokens": "max_tokens"}
+NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
 # What would change the output too, but is not supported; and the value that asks for nothing.
-NOT_SUPPORTED = {"min_p": 0, "repetition_penalty": 1, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0}
+NOT_SUPPORTED = {"typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0}
 
 
 def sampling_defaults(generation_config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -28,7 +35,9 @@ def sampling_defaults(generation_config: Mapping[str, Any], source: str) -> dict
     given = {name: value for name, value in generation_config.items() if value is not None}
     defaults = {ours: given[theirs] for theirs, ours in NAMES.items() if theirs in given}
     if given.get("do_sample") is False:
-        defaults = {"temperature": 0.0} | {k: v for k, v in defaults.items() if k == "max_tokens"}
+        defaults = {"temperature": 0.0} | {
+            k: v for k, v in defaults.items() if k in ("max_tokens", "repetition_penalty")
+        }
     try:
         SamplingParams(**defaults)
     except ParameterError as error:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from array import array
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,6 +18,7 @@ from typing import Protocol
 import zmq
 import zmq.asyncio
 
+from gllm.frontend.logprobs import TokenLogprobs, read_logprobs
 from gllm.frontend.params import QueueParams
 from gllm.frontend.request_meters import RequestMeters
 from gllm.protocol.channel import AsyncChannel, PeerGone, hello
@@ -63,12 +64,19 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Chunk:
-    """Tokens since the last chunk (several commits at once when the reader is slow)."""
+    """Tokens of one output since its last chunk (several commits at once when the reader is slow).
 
+    logprobs: of each token, where they were asked for. is_enough: set by a reader who wants no more of
+    this output.
+    """
+
+    output: int
     token_ids: list[int]
     finish_reason: FinishReason | None
     num_cached_tokens: int  # of the prompt, found in the prefix cache
-    is_enough: bool = False  # set by a reader that has all it wants (a stop string) before it closes
+    logprobs: list[TokenLogprobs]
+    prompt_logprobs: Mapping[int, TokenLogprobs]  # by position; all of them are there with the first token
+    is_enough: bool = False
 
 
 class Constraint(Protocol):
@@ -82,16 +90,25 @@ class Constraint(Protocol):
 
 
 @dataclass(slots=True)
+class _Output:
+    """One output of a request. `tokens` grows as they arrive, the reader has taken the first `num_taken`."""
+
+    tokens: "Column[int]" = field(default_factory=lambda: array("i"))
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    num_taken: int = 0
+    finish_reason: FinishReason | None = None
+    is_over: bool = False  # the reader has its end, or wants no more
+
+
+@dataclass(slots=True)
 class _Open:
-    """A request that the scheduler works on. `tokens` grows as they arrive, the reader has taken
-    the first `num_taken` of them."""
+    """A request that the scheduler works on."""
 
     prompt: "Column[int]"
+    outputs: list[_Output]
     constraint: Constraint | None = None
-    tokens: "Column[int]" = field(default_factory=lambda: array("i"))
-    num_taken: int = 0
     num_cached_tokens: int = 0
-    finish_reason: FinishReason | None = None
+    prompt_logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position
     error: Exception | None = None
     reader: "asyncio.Future[None] | None" = None
 
@@ -99,6 +116,20 @@ class _Open:
         reader = self.reader
         if reader is not None and not reader.done():
             reader.set_result(None)
+
+    def take(self) -> Chunk | None:
+        """What the reader has not seen yet of the first output that has something."""
+        for number, output in enumerate(self.outputs):
+            start = output.num_taken
+            if output.is_over or (start == len(output.tokens) and output.finish_reason is None):
+                continue
+            output.num_taken = len(output.tokens)
+            output.is_over = output.finish_reason is not None
+            tokens, logprobs = output.tokens[start:].tolist(), output.logprobs[start:]
+            return Chunk(
+                number, tokens, output.finish_reason, self.num_cached_tokens, logprobs, self.prompt_logprobs
+            )
+        return None
 
 
 class EngineClient:
@@ -150,15 +181,16 @@ class EngineClient:
         stop_token_ids: Sequence[int],
         queue: QueueParams = QUEUE_AS_IT_COMES,
         constraint: Constraint | None = None,
+        n: int = 1,
     ) -> AsyncGenerator[Chunk, None]:
-        """The tokens that follow `prompt`, as they come; the last chunk has a finish reason.
+        """What follows `prompt`, `n` times, as it comes; each output's last chunk has a finish reason.
 
-        Closing the iterator before that cancels the request. constraint: says what each token may be, while
-        the steps of other requests run. Raises `Refused` where the scheduler
-        does not take it and `EngineLost` where the scheduler is gone.
+        Closing the iterator before that cancels the request, `Chunk.is_enough` one output. constraint:
+        says what each token may be, while the steps of other requests run. Raises `Refused` where the
+        scheduler does not take it and `EngineLost` where the scheduler is gone.
         """
         request_id = self._next_id()
-        request = _Open(column(prompt), constraint)
+        request = _Open(column(prompt), [_Output() for _ in range(n)], constraint)
         submit = Submit(
             request_id=request_id,
             prompt=request.prompt,
@@ -166,7 +198,7 @@ class EngineClient:
             sampling=sampling,
             max_tokens=max_tokens,
             stop_token_ids=column(stop_token_ids),
-            n=1,
+            n=n,
             priority=queue.priority,
             timeout_s=queue.timeout_s or 0.0,
             cache_salt=queue.cache_salt,
@@ -175,32 +207,36 @@ class EngineClient:
         )
         self._open[request_id] = request
         self.meters.submitted(submit, queue.tenant)
-        chunk = None
+        num_open, num_enough = n, 0
         try:
             await self._send(submit)
             if constraint is not None:
-                await self._send(Mask(request_id, 0, 0, constraint.first_mask))
+                for output in range(n):
+                    await self._send(Mask(request_id, output, 0, constraint.first_mask))
             loop = asyncio.get_running_loop()
-            while True:
-                if request.num_taken == len(request.tokens) and request.finish_reason is None:
+            while num_open:
+                chunk = request.take()
+                if chunk is None:
                     if request.error is not None:
                         raise request.error
                     request.reader = loop.create_future()
                     await request.reader
                     continue
-                tokens = request.tokens[request.num_taken :].tolist()
-                chunk = Chunk(tokens, request.finish_reason, request.num_cached_tokens)
-                request.num_taken += len(chunk.token_ids)
                 yield chunk
                 # The chunk's own reason: meanwhile more tokens may have come, and the end with them.
                 if chunk.finish_reason is not None:
-                    return
+                    num_open -= 1
+                elif chunk.is_enough:
+                    num_open -= 1
+                    num_enough += 1
+                    request.outputs[chunk.output].is_over = True
+                    if num_open:
+                        await self._send(Cancel(column((request_id,)), column((chunk.output,))))
         finally:
             del self._open[request_id]
-            self.meters.closed(
-                submit, queue.tenant, request.error, is_enough=chunk is not None and chunk.is_enough
-            )
-            if request.finish_reason is None and request.error is None:
+            is_enough = num_enough > 0 and num_open == 0
+            self.meters.closed(submit, queue.tenant, request.error, is_enough=is_enough)
+            if request.error is None and any(output.finish_reason is None for output in request.outputs):
                 with suppress(EngineLost):
                     await self._send(Cancel(column((request_id,))))
 
@@ -315,37 +351,49 @@ class EngineClient:
     def _deliver(self, message: Tokens) -> None:
         """The hot path: one commit, up to some hundred rows. Readers run only after it."""
         find = self._open.get
-        constrained: list[tuple[int, _Open]] = []
-        for request_id, token in zip(message.request_ids, message.tokens, strict=True):
+        constrained: list[tuple[int, int, _Open]] = []
+        numbers = message.outputs or column(bytes(4 * len(message.tokens)))
+        for request_id, number, token in zip(message.request_ids, numbers, message.tokens, strict=True):
             request = find(request_id)
             if request is not None:  # else: cancelled, and the scheduler did not know yet
-                request.tokens.append(token)
+                request.outputs[number].tokens.append(token)
                 request.wake()
                 if request.constraint is not None:
-                    constrained.append((request_id, request))
+                    constrained.append((request_id, number, request))
         for mark in message.cached:
             request = find(message.request_ids[mark.row])
-            if request is not None:
+            if request is not None and not numbers[mark.row]:  # the others find what the first one computes
                 request.num_cached_tokens = mark.num_tokens
         for item in message.finished:
             request = find(message.request_ids[item.row])
             if request is not None:
-                request.finish_reason = FinishReason(item.reason)
+                request.outputs[numbers[item.row]].finish_reason = FinishReason(item.reason)
+        if message.logprobs is not None:
+            for row, logprobs in read_logprobs(message.logprobs):
+                request = find(message.request_ids[row])
+                if request is not None:
+                    request.outputs[numbers[row]].logprobs.append(logprobs)
+        for part in message.prompt_logprobs:
+            request = find(part.owner)
+            if request is not None:
+                request.prompt_logprobs.update(read_logprobs(part.logprobs))
         self.meters.delivered(message, time.monotonic())
-        for request_id, request in constrained:
-            if request.finish_reason is None:
-                task = asyncio.create_task(self._send_mask(request_id, request))
+        for request_id, number, request in constrained:
+            output = request.outputs[number]
+            if output.finish_reason is None and not output.is_over:
+                task = asyncio.create_task(self._send_mask(request_id, number, request))
                 self._masking.add(task)
                 task.add_done_callback(self._masking.discard)
 
-    async def _send_mask(self, request_id: int, request: _Open) -> None:
+    async def _send_mask(self, request_id: int, number: int, request: _Open) -> None:
         """Tell the scheduler what may follow the newest token; who cannot say it ends the request."""
         assert request.constraint is not None
-        num_generated = len(request.tokens)
+        tokens = request.outputs[number].tokens
+        num_generated = len(tokens)
         message: Message
         try:
-            bits = await request.constraint.mask_after(0, request.tokens[-1])
-            message = Mask(request_id, 0, num_generated, bits)
+            bits = await request.constraint.mask_after(number, tokens[-1])
+            message = Mask(request_id, number, num_generated, bits)
         except Exception as error:
             request.error = request.error or error
             request.wake()

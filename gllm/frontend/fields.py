@@ -14,15 +14,7 @@ from gllm.frontend.params import ParameterError
 # Values beside null that ask for nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     # OpenAI
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
     "suffix": ("",),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "reasoning_effort": (),
@@ -32,26 +24,15 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
     # vLLM
-    "min_p": (0,),
-    "repetition_penalty": (1,),
     "length_penalty": (1,),
-    "min_tokens": (0,),
     "use_beam_search": (False,),
-    "include_stop_str_in_output": (False,),
     "spaces_between_special_tokens": (True,),
-    "truncate_prompt_tokens": (),
     "truncation_side": (),
-    "prompt_logprobs": (),
-    "allowed_token_ids": ([],),
-    "bad_words": ([],),
     "documents": ([],),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
     "include_reasoning": (True,),
     "guided_whitespace_pattern": (),
-    "request_id": (),
     "return_tokens_as_token_ids": (False,),
-    "return_token_ids": (False,),
     "logprob_token_ids": (),
     "kv_transfer_params": (),
     "vllm_xargs": (),
@@ -73,9 +54,15 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "custom_params": (),
     "return_hidden_states": (False,),
 }
-NEUTRAL_IN_CHAT: Mapping[str, tuple[Any, ...]] = {"add_special_tokens": (False,)}
+NEUTRAL_IN_CHAT: Mapping[str, tuple[Any, ...]] = {
+    "add_special_tokens": (False,),
+    "best_of": (1,),
+    "echo": (False,),
+}
 NEUTRAL_IN_COMPLETIONS: Mapping[str, tuple[Any, ...]] = {
     "add_special_tokens": (True,),
+    "chat_template_kwargs": ({},),
+    "top_logprobs": (0,),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),

@@ -13,12 +13,14 @@ from typing import Any
 
 from gllm.frontend.detokenizer import Detokenizer
 from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
+from gllm.frontend.logprobs import TokenLogprobs
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
 from gllm.frontend.structured.grammar import Grammars
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.frontend.tool_calls.call import Piece, ToolCall
-from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode, Sampling
+from gllm.frontend.wishes import check_ids, sampling_of
+from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode
 from gllm.protocol.wire import INT64_MAX
 
 REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.ABORT: "abort"}
@@ -43,7 +45,9 @@ class TextDelta:
     """What came since the last delta; `text` may be empty while a character or a stop string is unfinished.
 
     stop_reason: the stop string or stop token id that ended it, None for the model's own end of text.
-    num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of an output.
+    num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of a prompt.
+    output: which of the outputs of one prompt. logprobs: of each of the tokens, if asked for;
+    prompt_logprobs by position. echoed: the prompt's tokens, where its text begins this one.
     tool_call: in place of text, where calls are read; never with a finish reason.
     """
 
@@ -53,6 +57,10 @@ class TextDelta:
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
     tool_call: ToolCall | None = None
+    output: int = 0
+    logprobs: Sequence[TokenLogprobs] = ()
+    prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
+    echoed: Sequence[int] = ()
 
 
 @dataclass(slots=True)
@@ -68,6 +76,15 @@ class TextResult:
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
     parts: list[Piece] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
+    echoed: Sequence[int] = ()
+    prompt: Sequence[int] = ()  # its token ids
+
+    @property
+    def mean_logprob(self) -> float:
+        """Of the tokens, whose log-probabilities must have been asked for."""
+        return sum(position.own for position in self.logprobs) / max(len(self.logprobs), 1)
 
     @classmethod
     def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
@@ -76,6 +93,9 @@ class TextResult:
         for delta in deltas:
             result._add(delta.tool_call or delta.text)
             result.token_ids += delta.token_ids
+            result.logprobs += delta.logprobs
+            result.prompt_logprobs = delta.prompt_logprobs
+            result.echoed = result.echoed or delta.echoed
             result.finish_reason, result.stop_reason = delta.finish_reason, delta.stop_reason
             result.num_cached_tokens = delta.num_cached_tokens
         return result
@@ -146,6 +166,7 @@ class TextEngine:
         vocab_size = self.engine.limits.vocab_size
         if min(prompt_ids) < 0 or max(prompt_ids) >= vocab_size:
             raise ParameterError("prompt", f"a token id of the prompt is not one of [0, {vocab_size - 1}]")
+        check_ids(params, self._stop_token_ids(params), vocab_size)
         room = self.room(len(prompt_ids))
         if params.max_tokens is None:
             return room
@@ -165,33 +186,35 @@ class TextEngine:
         queue: QueueParams = QUEUE_AS_IT_COMES,
         is_answer: bool = False,
     ) -> AsyncGenerator[TextDelta, None]:
-        """The output as it comes; the last delta has a finish reason. Closing it cancels the request.
+        """All `params.n` outputs as they come; the last delta of each has a finish reason, and one that a
+        reader gives a finish reason is its output's last. Closing it cancels the request.
 
-        is_answer: it is a whole answer of a chat, without the white space that opens those of some families.
+        is_answer: each is a whole answer of a chat, without the white space that begins those of some.
         Raises `ParameterError` for what cannot be done, `Refused` where the engine does not take it now,
         and `EngineLost` or `GenerationFailed` when the engine fails.
         """
-        max_tokens = self.check(prompt_ids, params)
+        max_tokens, stop_token_ids = self.check(prompt_ids, params), self._stop_token_ids(params)
         constraint = None
         if params.structured_outputs is not None:
-            constraint = (await self.grammars.compile(params.structured_outputs)).constraint(1)
-        reader = _Reader(
-            self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
-            StopMatcher(params.stop_strings) if params.stop_strings else None,
-            cuts_lead=is_answer and constraint is None and self._begins_blank,
-        )
+            constraint = (await self.grammars.compile(params.structured_outputs)).constraint(params.n)
+        cuts_lead = is_answer and constraint is None and self._begins_blank
+        readers = [self._reader(prompt_ids, params, cuts_lead) for _ in range(params.n)]
+        seed = self._draw() if params.seed is None else params.seed & INT64_MAX
+        sampling = sampling_of(params, seed, stop_token_ids, self.tokenizer)
         chunks = self.engine.generate(
-            prompt_ids, self._sampling(params), max_tokens, self._stop_token_ids(params), queue, constraint
+            prompt_ids, sampling, max_tokens, stop_token_ids, queue, constraint, params.n
         )
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    delta = self._delta(reader, chunk, params)
+                    delta = self._delta(readers[chunk.output], chunk, params)
+                    delta.output = chunk.output
                     delta.num_cached_tokens = chunk.num_cached_tokens
-                    chunk.is_enough = delta.finish_reason is not None
+                    if chunk.logprobs:
+                        delta.logprobs = chunk.logprobs[: len(delta.token_ids)]
+                    delta.prompt_logprobs = chunk.prompt_logprobs
                     yield delta
-                    if delta.finish_reason is not None:
-                        return
+                    chunk.is_enough = delta.finish_reason is not None
         except Refused as refusal:
             if refusal.code is RejectCode.TOO_LONG:
                 raise ContextLengthError(refusal.sentence) from None
@@ -199,10 +222,22 @@ class TextEngine:
 
     async def generate(
         self, prompt_ids: Sequence[int], params: SamplingParams, is_answer: bool = False
-    ) -> TextResult:
-        """The whole output; raises what `stream` raises."""
+    ) -> list[TextResult]:
+        """The whole outputs; raises what `stream` raises."""
+        outputs: list[list[TextDelta]] = [[] for _ in range(params.n)]
         async with aclosing(self.stream(prompt_ids, params, is_answer=is_answer)) as stream:
-            return TextResult.of([delta async for delta in stream])
+            async for delta in stream:
+                outputs[delta.output].append(delta)
+        return [TextResult.of(deltas) for deltas in outputs]
+
+    def _reader(self, prompt_ids: Sequence[int], params: SamplingParams, cuts_lead: bool) -> "_Reader":
+        return _Reader(
+            self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
+            StopMatcher(params.stop_strings) if params.stop_strings else None,
+            cuts_lead=cuts_lead,
+            shows_stop=params.include_stop_str_in_output,
+            min_tokens=params.min_tokens,
+        )
 
     def _delta(self, reader: "_Reader", chunk: Chunk, params: SamplingParams) -> TextDelta:
         match chunk.finish_reason:
@@ -219,13 +254,13 @@ class TextEngine:
 
     def _stopped(self, reader: "_Reader", token_ids: list[int], params: SamplingParams) -> TextDelta:
         """The last delta of an output that ended with a stop token, whose text is not shown."""
-        *tokens, stop_token = token_ids
-        delta = reader.read(tokens, last=True)
+        shown = token_ids if params.include_stop_str_in_output else token_ids[:-1]
+        delta = reader.read(shown, last=True)
         if delta.finish_reason is None:
-            delta.token_ids.append(stop_token)
+            delta.token_ids = token_ids
             delta.finish_reason = "stop"
-            ends_text = stop_token in self.eos_token_ids and not params.ignore_eos
-            delta.stop_reason = None if ends_text else stop_token
+            ends_text = token_ids[-1] in self.eos_token_ids and not params.ignore_eos
+            delta.stop_reason = None if ends_text else token_ids[-1]
         return delta
 
     def _stop_token_ids(self, params: SamplingParams) -> list[int]:
@@ -235,14 +270,6 @@ class TextEngine:
             most = MAX_STOP_IDS - len(own)
             raise ParameterError("stop_token_ids", f"stop_token_ids may hold at most {most} ids")
         return stops
-
-    def _sampling(self, params: SamplingParams) -> Sampling:
-        return Sampling(
-            temperature=0.0 if params.is_greedy else params.temperature,
-            top_k=max(params.top_k, 0),
-            top_p=params.top_p,
-            seed=self._draw() if params.seed is None else params.seed & INT64_MAX,
-        )
 
     def _draw(self) -> int:
         """A seed that depends on the deployment's seed and the number of draws before."""
@@ -254,31 +281,48 @@ class _Reader:
     """One output's way from tokens to text that may be shown. cuts_lead: but for white space before it."""
 
     def __init__(
-        self, detokenizer: Detokenizer, stops: StopMatcher | None, *, cuts_lead: bool = False
+        self,
+        detokenizer: Detokenizer,
+        stops: StopMatcher | None,
+        *,
+        cuts_lead: bool = False,
+        shows_stop: bool = False,
+        min_tokens: int = 0,
     ) -> None:
         self._detokenizer = detokenizer
         self._stops = stops
         self._cuts_lead = cuts_lead
+        self._shows_stop = shows_stop
+        self._num_unwatched = min_tokens  # tokens to come in whose text a stop string ends nothing
 
     def read(self, token_ids: list[int], last: bool = False) -> TextDelta:
         """The delta of `token_ids`; it has a finish reason where a stop string was met in it."""
-        if self._stops is None:
+        stops = self._stops
+        if stops is None:
             text = self._detokenizer.feed(token_ids)
             return TextDelta(self._cut(text + self._detokenizer.finish() if last else text), token_ids)
         shown = ""
         # Token by token, so that the count does not depend on how many came at once.
         for position, token in enumerate(token_ids, 1):
-            text, stop = self._stops.feed(self._cut(self._detokenizer.feed((token,))))
+            text = self._cut(self._detokenizer.feed((token,)))
+            if self._num_unwatched:
+                self._num_unwatched -= 1
+                shown += text
+                continue
+            text, stop = stops.feed(text)
             shown += text
             if stop is not None:
-                return TextDelta(shown, token_ids[:position], "stop", stop)
+                return TextDelta(shown + self._stop_shown(stop), token_ids[:position], "stop", stop)
         if last:
-            text, stop = self._stops.feed(self._cut(self._detokenizer.finish()))
+            text, stop = stops.feed(self._cut(self._detokenizer.finish()))
             shown += text
             if stop is not None:
-                return TextDelta(shown, token_ids, "stop", stop)
-            shown += self._stops.finish()
+                return TextDelta(shown + self._stop_shown(stop), token_ids, "stop", stop)
+            shown += stops.finish()
         return TextDelta(shown, token_ids)
+
+    def _stop_shown(self, stop: str) -> str:
+        return stop if self._shows_stop else ""
 
     def _cut(self, text: str) -> str:
         """`text` without the white space before the first that is something else."""

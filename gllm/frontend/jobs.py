@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.chat import ChatTemplate
+from gllm.frontend.echo import Echo, with_echo
 from gllm.frontend.generation import TextDelta, TextEngine, TextResult
 from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
@@ -32,8 +33,10 @@ T = TypeVar("T")
 class Job:
     """A request, encoded. params: those of each prompt. is_answer: of a chat, and whole.
 
+    num_best: outputs that are kept of each prompt, those with the likeliest tokens; None: all.
     parser: makes the parser of one answer's calls of tools; None: there are none to read.
-    is_parallel: an answer may hold several.
+    is_parallel: an answer may hold several. echoes: with what the outputs of each prompt begin, if they
+    show it.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -43,9 +46,24 @@ class Job:
     is_answer: bool = False
     parser: Callable[[], ToolParser] | None = None
     is_parallel: bool = True
+    num_best: int | None = None
+    echoes: Sequence[Echo] = ()
+
+    @property
+    def n(self) -> int:
+        """Outputs of each prompt."""
+        return self.params[0].n
 
     def usage(self) -> Usage:
         return Usage(sum(len(prompt) for prompt in self.prompts))
+
+    def best(self, results: Sequence[TextResult]) -> list[TextResult]:
+        """Of each prompt's outputs those that are shown, in the order of their prompts."""
+        if self.num_best is None:
+            return list(results)
+        of_prompts = [results[start : start + self.n] for start in range(0, len(results), self.n)]
+        ranked = [sorted(some, key=lambda result: -result.mean_logprob) for some in of_prompts]
+        return [result for some in ranked for result in some[: self.num_best]]
 
 
 class Jobs:
@@ -81,12 +99,20 @@ class Jobs:
         encoded = await self._in_thread(
             lambda: [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         )
+        encoded = [_truncated(prompt, body.truncate_prompt_tokens) for prompt in encoded]
         asked = body.num_tokens_asked()
         if asked is None and params.max_tokens is None:
             params = replace(params, max_tokens=DEFAULT_COMPLETION_TOKENS)
         # All are checked before the first is generated.
         each = [self._checked(prompt, params, asked) for prompt in encoded]
-        return Job(encoded, each, body.queue(), CompletionAnswer(self._model, body.wants_usage))
+        return Job(
+            encoded,
+            each,
+            body.queue(),
+            CompletionAnswer(self._model, body.shows(), self._text.tokenizer.bytes_of, body.request_id),
+            num_best=None if body.best_of is None else body.n or 1,
+            echoes=self._echoes(body, prompts, encoded) if body.echo else (),
+        )
 
     async def chat(self, body: ChatBody, answer: Answer | None = None) -> Job:
         """The job of a chat, answered in the form of `answer`, else of a chat; raises `ParameterError`."""
@@ -106,7 +132,7 @@ class Jobs:
             [prompt],
             [params],
             body.queue(),
-            answer or ChatAnswer(self._model, body.wants_usage),
+            answer or ChatAnswer(self._model, body.shows(), self._text.tokenizer.bytes_of, body.request_id),
             is_answer=body.ending().add_generation_prompt,
             parser=parser,
             is_parallel=use.is_parallel,
@@ -123,7 +149,8 @@ class Jobs:
             )
         messages = checked_messages(body.messages)
         ending, tools = body.ending(), body.tool_use().definitions
-        return await self._in_thread(lambda: template.encode(messages, ending, tools))
+        prompt = await self._in_thread(lambda: template.encode(messages, ending, tools))
+        return _truncated(prompt, body.truncate_prompt_tokens)
 
     async def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         """The tokens of a text."""
@@ -131,26 +158,28 @@ class Jobs:
 
     async def whole(self, job: Job) -> bytes:
         """The JSON of the answer: all outputs in the order of their prompts, generated at the same time."""
-        outputs: list[list[TextDelta]] = [[] for _ in job.prompts]
+        outputs: list[list[TextDelta]] = [[] for _ in range(len(job.prompts) * job.n)]
         async with aclosing(merged(self._streams(job))) as deltas:
             async for index, delta in deltas:
-                outputs[index].append(delta)
+                outputs[index * job.n + delta.output].append(delta)
         results = [TextResult.of(output) for output in outputs]
+        for index, result in enumerate(results):
+            result.prompt = job.prompts[index // job.n]
         usage = job.usage()
         usage.completion_tokens = sum(len(result.token_ids) for result in results)
-        usage.cached_tokens = sum(result.num_cached_tokens for result in results)
-        return job.answer.whole(results, usage)
+        usage.cached_tokens = sum(result.num_cached_tokens for result in results[:: job.n])
+        return job.answer.whole(job.best(results), usage)
 
     async def events(self, job: Job) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events."""
-        usage, answer = job.usage(), job.answer
-        opening = answer.opening(len(job.prompts), usage)
+        usage, answer, n = job.usage(), job.answer, job.n
+        opening = answer.opening(len(job.prompts) * n, usage)
         async with aclosing(merged(self._streams(job))) as deltas:
             async for index, delta in deltas:
                 usage.completion_tokens += len(delta.token_ids)
-                if delta.finish_reason is not None:
+                if delta.finish_reason is not None and not delta.output:
                     usage.cached_tokens += delta.num_cached_tokens
-                yield opening + answer.event(index, delta)
+                yield opening + answer.event(index * n + delta.output, delta, usage)
                 opening = b""
         yield answer.closing(usage)
 
@@ -171,9 +200,26 @@ class Jobs:
             self._text.stream(prompt, params, job.queue, job.is_answer)
             for prompt, params in zip(job.prompts, job.params, strict=True)
         ]
+        if job.echoes:
+            return [with_echo(stream, echo) for stream, echo in zip(streams, job.echoes, strict=True)]
         if (parser := job.parser) is None:
             return streams
-        return [with_calls(stream, parser(), job.is_parallel) for stream in streams]
+        return [with_calls(stream, parser, job.is_parallel) for stream in streams]
+
+    def _echoes(
+        self, body: CompletionBody, prompts: Sequence[str | list[int]], encoded: Sequence[Sequence[int]]
+    ) -> list[Echo]:
+        """How each prompt is shown: as it was given, but for what was cut away."""
+        decode = self._text.tokenizer.decode
+        is_whole = body.truncate_prompt_tokens is None
+        return [
+            Echo(
+                given if isinstance(given, str) and is_whole else decode(ids),
+                ids,
+                is_all=body.num_tokens_asked() == 0,
+            )
+            for given, ids in zip(prompts, encoded, strict=True)
+        ]
 
     def _parser(self, use: ToolUse) -> Callable[[], ToolParser] | None:
         """What reads the calls of a chat; raises `ParameterError` where it is not known how to."""
@@ -193,3 +239,8 @@ class Jobs:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _truncated(prompt: list[int], most: int | None) -> list[int]:
+    """The last `most` tokens of a prompt."""
+    return prompt if most is None else prompt[-most:]

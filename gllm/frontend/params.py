@@ -3,12 +3,22 @@
 Knows ranges and their sentences; nothing of HTTP, tokenizers or the engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gllm.frontend.checks import biases, flag, in_range, integer, token_ids
 from gllm.frontend.parameter_error import ParameterError as ParameterError
 from gllm.frontend.structured.wish import StructuredOutputs
-from gllm.protocol.messages import MAX_SALT, MAX_STOP_IDS
+from gllm.protocol.logits import (
+    MAX_ALLOWED_TOKENS,
+    MAX_BAD_WORDS,
+    MAX_BIAS,
+    MAX_BIASES,
+    MAX_REPETITION_PENALTY,
+    MAX_TOP_LOGPROBS,
+    MIN_REPETITION_PENALTY,
+)
+from gllm.protocol.messages import MAX_OUTPUTS, MAX_SALT, MAX_STOP_IDS
 from gllm.protocol.wire import INT32_MAX, INT64_MAX
 
 MAX_TEMPERATURE = 2.0
@@ -37,9 +47,9 @@ class QueueParams:
     tenant: str = ""
 
     def __post_init__(self) -> None:
-        _integer("priority", self.priority, -INT32_MAX, INT32_MAX)
+        integer("priority", self.priority, -INT32_MAX, INT32_MAX)
         if self.timeout_s is not None:
-            _in_range("timeout_s", self.timeout_s, 0.001, MAX_TIMEOUT_S)
+            in_range("timeout_s", self.timeout_s, 0.001, MAX_TIMEOUT_S)
         if not isinstance(self.cache_salt, str) or len(self.cache_salt) > MAX_SALT:
             raise ParameterError(
                 "cache_salt", f"cache_salt must be a string of at most {MAX_SALT} characters"
@@ -59,6 +69,16 @@ class SamplingParams:
     stop_token_ids: tokens that end the output; their text is not shown.
     ignore_eos: do not stop at the model's own end of text.
     skip_special_tokens: leave special tokens out of the text.
+    include_stop_str_in_output: show the stop string, or the text of the stop token, that ended the output.
+    min_tokens: nothing ends the output before so many.
+    min_p: drop tokens with less than this share of the likeliest one's probability, [0, 1].
+    presence_penalty, frequency_penalty: taken from the logit of a generated token, once and for each time
+    it was; [-2, 2].
+    repetition_penalty: tokens of prompt and output become this much less likely, 1 is neutral.
+    logit_bias: by token id, a number of [-100, 100] that is added to its logit.
+    allowed_token_ids: no other token is generated. bad_words: none of these texts is.
+    logprobs: with each token its log-probability, and those of so many likeliest ones.
+    prompt_logprobs: the same of the prompt's tokens.
     structured_outputs: what the text must be (a JSON schema, a regular expression, a choice, a grammar).
     """
 
@@ -72,34 +92,65 @@ class SamplingParams:
     stop_token_ids: Sequence[int] | None = None
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    include_stop_str_in_output: bool = False
+    logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str] | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
     structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
-        if self.n != 1 or isinstance(self.n, bool):
-            raise ParameterError(
-                "n", "n must be 1: several outputs a request are not supported yet, send several requests"
-            )
-        _in_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
-        _in_range("top_p", self.top_p, 0.0, 1.0)
+        integer("n", self.n, 1, MAX_OUTPUTS)
+        in_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
+        in_range("top_p", self.top_p, 0.0, 1.0)
         if self.top_p == 0:
             raise ParameterError("top_p", "top_p must be above 0 and at most 1: use temperature 0 for greedy")
-        _integer("top_k", self.top_k, -1, INT32_MAX)
+        integer("top_k", self.top_k, -1, INT32_MAX)
         if self.seed is not None:
-            _integer("seed", self.seed, -INT64_MAX - 1, INT64_MAX)
+            integer("seed", self.seed, -INT64_MAX - 1, INT64_MAX)
         if self.max_tokens is not None:
-            _integer("max_tokens", self.max_tokens, 1, INT32_MAX)
+            integer("max_tokens", self.max_tokens, 1, INT32_MAX)
         if any(not isinstance(text, str) or not text for text in self.stop_strings):
             raise ParameterError("stop", "stop must be a string or a list of strings, none of them empty")
-        for token in self.stop_token_ids or ():
-            _integer("stop_token_ids", token, 0, INT32_MAX)
-        if len(self.stop_token_ids or ()) > MAX_STOP_IDS:
-            raise ParameterError("stop_token_ids", f"stop_token_ids may hold at most {MAX_STOP_IDS} ids")
-        for name in ("ignore_eos", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise ParameterError(name, f"{name} must be true or false")
-
+        token_ids("stop_token_ids", self.stop_token_ids or (), MAX_STOP_IDS)
+        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
+            flag(name, getattr(self, name))
+        self._check_shaping()
         if self.structured_outputs is not None:
             self._check_structured()
+
+    def _check_shaping(self) -> None:
+        in_range("min_p", self.min_p, 0.0, 1.0)
+        in_range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        in_range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        in_range(
+            "repetition_penalty", self.repetition_penalty, MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY
+        )
+        integer("min_tokens", self.min_tokens, 0, INT32_MAX)
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise ParameterError(
+                "min_tokens", f"min_tokens is {self.min_tokens}, above max_tokens, {self.max_tokens}"
+            )
+        if self.logit_bias is not None:
+            biases("logit_bias", self.logit_bias, MAX_BIASES, MAX_BIAS)
+        if self.allowed_token_ids is not None:
+            token_ids("allowed_token_ids", self.allowed_token_ids, MAX_ALLOWED_TOKENS)
+            if not self.allowed_token_ids:
+                raise ParameterError("allowed_token_ids", "allowed_token_ids must not be empty: leave it out")
+        words = self.bad_words or ()
+        if isinstance(words, str) or any(not isinstance(word, str) or not word.strip() for word in words):
+            raise ParameterError("bad_words", "bad_words must be a list of strings, none of them blank")
+        if len(words) > MAX_BAD_WORDS // 2:  # each is spelt in two ways
+            raise ParameterError("bad_words", f"at most {MAX_BAD_WORDS // 2} bad words are possible")
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                integer(name, getattr(self, name), 0, MAX_TOP_LOGPROBS)
 
     def _check_structured(self) -> None:
         """A grammar ends the text where it ends, and allows what it allows: nothing may contradict that."""
@@ -122,14 +173,3 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature < GREEDY_BELOW
-
-
-def _in_range(name: str, value: object, low: float, high: float) -> None:
-    # Written so that NaN fails it too.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ParameterError(name, f"{name} must be a number of [{low:g}, {high:g}], got {value!r:.80}")
-
-
-def _integer(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ParameterError(name, f"{name} must be an integer of [{low}, {high}], got {value!r:.80}")

@@ -125,6 +125,10 @@ class Tokenizer:
         """A fresh stream of tokens to text that goes on after the tokens `after`."""
         return Detokenizer(self._clean if skip_special_tokens else self._shown, after)
 
+    def bytes_of(self, token: int) -> bytes:
+        """What one token shows within a text, special ones included."""
+        return self._shown[token]
+
     def pieces(self) -> list[bytes]:
         """The bytes that each token id stands for in a text, none for special and unused ones."""
         return [self._clean[token] for token in range(self.vocab_size)]

@@ -192,9 +192,15 @@ class Submit(Message):
 
 @message(11)
 class Cancel(Message):
-    """End these requests; unknown ids are ignored, since they may have ended meanwhile."""
+    """End these requests, or of each the one output that `outputs` names, if it is not empty; unknown
+    ones are ignored, since they may have ended meanwhile."""
 
     request_ids: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    outputs: "Column[int]" = wire(Ints(MAX_SEQUENCES), default_factory=column)
+
+    def check(self) -> None:
+        if self.outputs and len(self.outputs) != len(self.request_ids):
+            raise ProtocolError("columns of Cancel differ in length")
 
 
 @message(12)

@@ -18,6 +18,7 @@ mask with each token: it has one row in flight at most, and the others fill the 
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
+from collections.abc import Sequence as Sequenced
 
 from gllm.protocol.messages import (
     Admit,
@@ -90,11 +91,13 @@ class Scheduler:
             self._deadlines.add(key, now + request.timeout_s)
         return None
 
-    def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
-        """End these requests without another word; unknown ones have ended already."""
-        for request_id in request_ids:
+    def cancel(self, frontend: bytes, request_ids: Iterable[int], outputs: Sequenced[int] = ()) -> None:
+        """End these requests without another word, or of each the output that `outputs` names; unknown
+        ones have ended already."""
+        for index, request_id in enumerate(request_ids):
             for sequence in list(self._requests.get((frontend, request_id), ())):
-                self._end(sequence)
+                if not outputs or sequence.output == outputs[index]:
+                    self._end(sequence)
 
     def mask(self, frontend: bytes, mask: Mask) -> Rejected | None:
         """What the next token of a constrained output may be; one that comes too late is passed over.

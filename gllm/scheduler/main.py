@@ -134,7 +134,7 @@ class SchedulerProcess:
                 if rejected is not None:
                     self._answer(frontend, rejected)
             case Cancel():
-                self.core.cancel(frontend, message.request_ids)
+                self.core.cancel(frontend, message.request_ids, message.outputs)
             case StatsRequest():
                 stats = self.core.stats(time.monotonic())
                 stats.series = self.reports.with_own(self.meters.series())

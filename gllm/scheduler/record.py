@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,10 +80,10 @@ class Recorder:
         self._note(Masked(self._clock(), frontend, mask))
         return self.core.mask(frontend, mask)
 
-    def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
-        request_ids = column(request_ids)
-        self._note(Cancelled(self._clock(), frontend, request_ids))
-        self.core.cancel(frontend, request_ids)
+    def cancel(self, frontend: bytes, request_ids: Iterable[int], outputs: Sequence[int] = ()) -> None:
+        request_ids, outputs = column(request_ids), column(outputs)
+        self._note(Cancelled(self._clock(), frontend, request_ids, outputs))
+        self.core.cancel(frontend, request_ids, outputs)
 
     def frontend_lost(self, frontend: bytes) -> None:
         self._note(FrontendLost(self._clock(), frontend))

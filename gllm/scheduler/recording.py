@@ -42,7 +42,7 @@ from gllm.protocol.wire import (
 from gllm.scheduler.kinds import SECONDS
 from gllm.scheduler.state import MAX_NAME, CoreState
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAGIC = b"gllm recording\n"
 LENGTH = Struct("<I")
 MAX_FRAME_BYTES = 1 << 29
@@ -104,6 +104,7 @@ class Cancelled(Event):
     now: float = wire(SECONDS)
     frontend: bytes = wire(Bytes(MAX_NAME))
     request_ids: "Column[int]" = wire(Ints(MAX_SEQUENCES))
+    outputs: "Column[int]" = wire(Ints(MAX_SEQUENCES))  # see `Cancel`
 
 
 @event(3)

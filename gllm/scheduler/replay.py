@@ -108,8 +108,8 @@ class Replay:
                 return self.core.submit(frontend, request, now)
             case Masked(_, frontend, mask):
                 return self.core.mask(frontend, mask)
-            case Cancelled(_, frontend, request_ids):
-                self.core.cancel(frontend, request_ids)
+            case Cancelled(_, frontend, request_ids, outputs):
+                self.core.cancel(frontend, request_ids, outputs)
             case FrontendLost(_, frontend):
                 self.core.frontend_lost(frontend)
             case Expired(now):

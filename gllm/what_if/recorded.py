@@ -50,7 +50,8 @@ class RecordedHistory:
                 self.clockwork.masked(frontend, mask, now)
                 if answer is not None:
                     history.cancelled(frontend, [mask.request_id], now)
-            case Cancelled(now, frontend, request_ids):
+            # Of a request that lost single outputs the others count on; it is cut where each of them ended.
+            case Cancelled(now, frontend, request_ids, outputs) if not outputs:
                 history.cancelled(frontend, request_ids, now)
             case FrontendLost(now, frontend):
                 history.frontend_lost(frontend, now)

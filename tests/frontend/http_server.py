@@ -123,7 +123,13 @@ def serving(
     address = f"ipc://{directory}/f.sock"
     scheduler = FakeScheduler(address, tokenizer.vocab_size, max_model_len)
     limits = LimitsConfig(
-        max_body_bytes=100_000, max_prompts=8, max_stop_strings=4, max_stop_len=20, **more_limits
+        max_body_bytes=100_000,
+        max_prompts=8,
+        max_stop_strings=4,
+        max_stop_len=20,
+        max_n=8,
+        max_logprobs=5,
+        **more_limits,
     )
     running = Deployment(
         scheduler, address, tokenizer, limits, sampling_defaults, template, tool_form, frontend

@@ -100,24 +100,40 @@ VALUES: list[tuple[dict[str, Any], str, str | None]] = [
     ({"stream_options": {"include_usage": True}}, "stream_options", None),
     ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", None),
     ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
-    (
-        {"stream": True, "stream_options": {"continuous_usage_stats": True}},
-        "stream_options.continuous_usage_stats",
-        "unsupported_parameter",
-    ),
-    ({"n": 2}, "n", "unsupported_parameter"),
-    ({"n": 0}, "n", "unsupported_parameter"),
-    ({"n": True}, "n", "unsupported_parameter"),
-    ({"best_of": 2}, "best_of", "unsupported_parameter"),
-    ({"logprobs": True}, "logprobs", "unsupported_parameter"),
-    ({"logprobs": 0}, "logprobs", "unsupported_parameter"),
-    ({"top_logprobs": 3}, "top_logprobs", "unsupported_parameter"),
-    ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_parameter"),
-    ({"frequency_penalty": -3}, "frequency_penalty", "unsupported_parameter"),
-    ({"repetition_penalty": 1.1}, "repetition_penalty", "unsupported_parameter"),
-    ({"min_p": 0.1}, "min_p", "unsupported_parameter"),
-    ({"min_tokens": 2}, "min_tokens", "unsupported_parameter"),
-    ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
+    ({"n": 0}, "n", None),
+    ({"n": 9}, "n", None),
+    ({"n": True}, "n", None),
+    ({"presence_penalty": 2.1}, "presence_penalty", None),
+    ({"presence_penalty": "1"}, "presence_penalty", None),
+    ({"frequency_penalty": -3}, "frequency_penalty", None),
+    ({"repetition_penalty": 0}, "repetition_penalty", None),
+    ({"repetition_penalty": 1e9}, "repetition_penalty", None),
+    ({"min_p": 1.1}, "min_p", None),
+    ({"min_p": -0.1}, "min_p", None),
+    ({"min_tokens": -1}, "min_tokens", None),
+    ({"min_tokens": 6, "max_tokens": 5}, "min_tokens", None),
+    ({"min_tokens": 1, "allowed_token_ids": [0], "stop_token_ids": [0]}, "allowed_token_ids", None),
+    ({"logit_bias": {"5": 101}}, "logit_bias", None),
+    ({"logit_bias": {"x": 1}}, "logit_bias", None),
+    ({"logit_bias": {"-1": 1}}, "logit_bias", None),
+    ({"logit_bias": {"5": "1"}}, "logit_bias.5", None),
+    ({"logit_bias": {"9999": 1}}, "logit_bias", None),
+    ({"logit_bias": {str(n): 1 for n in range(1100)}}, "logit_bias", None),
+    ({"allowed_token_ids": []}, "allowed_token_ids", None),
+    ({"allowed_token_ids": [9999]}, "allowed_token_ids", None),
+    ({"bad_words": [""]}, "bad_words", None),
+    ({"bad_words": [1]}, "bad_words[0]", None),
+    ({"bad_words": ["a"] * 600}, "bad_words", None),
+    ({"bad_words": ["abcdefgh" * 20]}, "bad_words", None),
+    ({"prompt_logprobs": -1}, "prompt_logprobs", None),
+    ({"prompt_logprobs": 6}, "prompt_logprobs", None),
+    ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs", None),
+    ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", None),
+    ({"include_stop_str_in_output": 1}, "include_stop_str_in_output", None),
+    ({"return_token_ids": "yes"}, "return_token_ids", None),
+    ({"request_id": "a b"}, "request_id", None),
+    ({"request_id": "a" * 200}, "request_id", None),
+    ({"suffix": "x"}, "suffix", "unsupported_parameter"),
     ({"chat_template": "x"}, "chat_template", "unsupported_parameter"),
     ({"service_tier": "flex"}, "service_tier", "unsupported_parameter"),
     ({"temprature": 1}, "temprature", "unknown_parameter"),
@@ -133,6 +149,47 @@ def test_a_wrong_value_is_refused_by_its_name(
 ) -> None:
     send = server.chat if path == CHAT else server.complete
     check(send(**fields), 400, param, code)
+    assert not server.scheduler.submits
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"logprobs": 2}, "logprobs", None),
+        ({"top_logprobs": 3}, "top_logprobs", None),
+        ({"top_logprobs": 6, "logprobs": True}, "top_logprobs", None),
+        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs", None),
+        ({"best_of": 2}, "best_of", "unsupported_parameter"),
+        ({"echo": True}, "echo", "unsupported_parameter"),
+        ({"chat_template_kwargs": {"unknown": 1}}, "chat_template_kwargs", None),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", None),
+    ],
+)
+def test_a_wrong_value_in_a_chat_is_refused_by_its_name(
+    server: Deployment, fields: dict[str, Any], param: str, code: str | None
+) -> None:
+    check(server.chat(**fields), 400, param, code)
+    assert not server.scheduler.submits
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"logprobs": True}, "logprobs", None),
+        ({"logprobs": 6}, "logprobs", None),
+        ({"logprobs": -1}, "logprobs", None),
+        ({"top_logprobs": 3}, "top_logprobs", "unsupported_parameter"),
+        ({"best_of": 2, "n": 3}, "best_of", None),
+        ({"best_of": 9}, "best_of", None),
+        ({"best_of": 2, "stream": True}, "best_of", None),
+        ({"max_tokens": -1, "echo": True}, "max_tokens", None),
+        ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs", "unsupported_parameter"),
+    ],
+)
+def test_a_wrong_value_in_a_completion_is_refused_by_its_name(
+    server: Deployment, fields: dict[str, Any], param: str, code: str | None
+) -> None:
+    check(server.complete(**fields), 400, param, code)
     assert not server.scheduler.submits
 
 

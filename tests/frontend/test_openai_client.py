@@ -55,8 +55,8 @@ def test_errors_are_the_clients_own_exceptions(server: Deployment, client: opena
         client.completions.create(model="gpt-4", prompt="a")
     assert not_found.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as bad:
-        client.chat.completions.create(model="tiny", messages=USER, logprobs=True)
-    assert (bad.value.param, bad.value.code) == ("logprobs", "unsupported_parameter")
+        client.chat.completions.create(model="tiny", messages=USER, reasoning_effort="low")
+    assert (bad.value.param, bad.value.code) == ("reasoning_effort", "unsupported_parameter")
     server.scheduler.script = lambda _submit: [5]
     stream = client.completions.create(model="tiny", prompt="a", stream=True)
     next(iter(stream))

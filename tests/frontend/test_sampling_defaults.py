@@ -21,6 +21,7 @@ from gllm.process import StartError
         ({"temperature": 0.6, "top_p": 0.9, "do_sample": True}, {"temperature": 0.6, "top_p": 0.9}),
         ({"top_k": 20, "max_new_tokens": 77, "top_p": None}, {"top_k": 20, "max_tokens": 77}),
         ({"do_sample": False}, {"temperature": 0.0}),
+        ({"repetition_penalty": 1.05, "min_p": 0.1}, {"repetition_penalty": 1.05, "min_p": 0.1}),
         (
             {"do_sample": False, "temperature": 0.6, "top_k": 5, "max_new_tokens": 7},
             {"temperature": 0.0, "max_tokens": 7},
@@ -41,10 +42,10 @@ def test_values_that_mean_nothing_stop_the_start(given: dict[str, Any]) -> None:
 
 def test_what_is_not_supported_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "gllm"):
-        assert sampling_defaults({"repetition_penalty": 1.0, "min_p": 0}, "auto") == {}
+        assert sampling_defaults({"typical_p": 1.0, "eta_cutoff": 0}, "auto") == {}
         assert not caplog.text
-        assert sampling_defaults({"repetition_penalty": 1.05, "top_k": 20}, "auto") == {"top_k": 20}
-    assert "left out: repetition_penalty" in caplog.text
+        assert sampling_defaults({"typical_p": 0.9, "top_k": 20}, "auto") == {"top_k": 20}
+    assert "left out: typical_p" in caplog.text
     assert "silent: top_k 20" in caplog.text
 
 

@@ -161,7 +161,11 @@ class Life(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         open_keys = sorted(self.expected.keys() - self.ended.keys() - self.cancelled)
         if open_keys:
-            frontend, request_id, _ = data.draw(st.sampled_from(open_keys))
+            frontend, request_id, output = data.draw(st.sampled_from(open_keys))
+            if data.draw(st.booleans()):
+                self.core.cancel(frontend, [10**6, request_id, request_id], [0, output, 99])
+                self.cancelled.add((frontend, request_id, output))
+                return
             self.core.cancel(frontend, [request_id, 10**6])
             self.cancelled |= {key for key in open_keys if key[:2] == (frontend, request_id)}
 
@@ -176,6 +180,7 @@ class Life(RuleBasedStateMachine):
         for frontend, rejected in self.core.expire(self.now):
             assert rejected.code == RejectCode.TIMEOUT
             keys = {key for key in self.expected if key[:2] == (frontend, rejected.request_id)}
+            keys -= self.cancelled  # single outputs were
             assert keys
             assert not keys & (self.ended.keys() | self.cancelled)
             assert all(self.num_delivered[key] == 0 for key in keys)

@@ -53,9 +53,9 @@ class MessagesAnswer(Answer):
         self._num_prompt_tokens = usage.prompt_tokens
         return b""
 
-    def event(self, index: int, delta: TextDelta) -> bytes:
+    def event(self, index: int, delta: TextDelta, usage: Usage) -> bytes:
         """The events of one delta."""
-        del index
+        del index, usage
         events = b"" if self._begun else self._begin(delta.num_cached_tokens)
         if delta.text:
             if not self._in_text:

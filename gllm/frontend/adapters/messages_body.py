@@ -40,7 +40,7 @@ class MessagesBody(GenerationBody):
     ABSENT = frozenset(
         {
             "stop", "stream_options", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
-            "response_format",
+            "response_format", "return_token_ids", "request_id",
         }
     )  # fmt: skip
     NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {

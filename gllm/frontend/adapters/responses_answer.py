@@ -55,9 +55,9 @@ class ResponsesAnswer(Answer):
             "response.in_progress", response=begun
         )
 
-    def event(self, index: int, delta: TextDelta) -> bytes:
+    def event(self, index: int, delta: TextDelta, usage: Usage) -> bytes:
         """The events of one delta."""
-        del index
+        del index, usage
         events = b""
         if delta.text:
             if self._message is None:

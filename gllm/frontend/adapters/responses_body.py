@@ -39,7 +39,12 @@ STATEFUL: Mapping[str, str] = {
 class ResponsesBody(GenerationBody):
     """POST /v1/responses"""
 
-    ABSENT = frozenset({"max_tokens", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs", "echo"})
+    ABSENT = frozenset(
+        {
+            "max_tokens", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
+            "return_token_ids", "request_id",
+        }
+    )  # fmt: skip
     NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **{name: (False,) if name in ("store", "background") else () for name in STATEFUL},
         "n": (1,),

@@ -69,16 +69,20 @@ class Pieces:
 
 
 async def with_calls(
-    stream: AsyncGenerator[TextDelta, None], parser: ToolParser, is_parallel: bool
+    stream: AsyncGenerator[TextDelta, None], make_parser: Callable[[], ToolParser], is_parallel: bool
 ) -> AsyncGenerator[TextDelta, None]:
-    """The deltas of `stream` with calls apart from text: each has one of them at most.
+    """The deltas of `stream` with calls apart from text: each has one of them at most. Each output has a
+    parser of its own.
 
     An answer that ends by itself with calls in it has the finish reason "tool_calls". Unless
     `is_parallel` the first call ends it.
     """
-    pieces = Pieces(parser)
+    of_outputs: dict[int, Pieces] = {}
     async with aclosing(stream):
         async for delta in stream:
+            if delta.output not in of_outputs:
+                of_outputs[delta.output] = Pieces(make_parser())
+            pieces = of_outputs[delta.output]
             found = pieces.read(delta.text, delta.finish_reason is not None)
             if pieces.num_calls and not is_parallel:
                 first = next(index for index, piece in enumerate(found) if isinstance(piece, ToolCall))
@@ -87,12 +91,11 @@ async def with_calls(
             ends_with_call = bool(found) and isinstance(found[-1], ToolCall)
             last = found.pop() if found and not (delta.finish_reason and ends_with_call) else ""
             for piece in found:
-                yield _delta(TextDelta("", [], num_cached_tokens=delta.num_cached_tokens), piece)
+                before = TextDelta("", [], num_cached_tokens=delta.num_cached_tokens, output=delta.output)
+                yield _delta(before, piece)
             if pieces.num_calls and delta.finish_reason == "stop":
                 delta.finish_reason = "tool_calls"
             yield _delta(delta, last)
-            if delta.finish_reason is not None:
-                return
 
 
 def _delta(delta: TextDelta, piece: Piece) -> TextDelta:
