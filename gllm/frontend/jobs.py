@@ -204,7 +204,7 @@ class Jobs:
             return [with_echo(stream, echo) for stream, echo in zip(streams, job.echoes, strict=True)]
         if (parser := job.parser) is None:
             return streams
-        return [with_calls(stream, parser, job.is_parallel) for stream in streams]
+        return [with_calls(stream, parser, job.is_parallel, job.n) for stream in streams]
 
     def _echoes(
         self, body: CompletionBody, prompts: Sequence[str | list[int]], encoded: Sequence[Sequence[int]]

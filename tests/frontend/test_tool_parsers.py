@@ -1,6 +1,9 @@
 """Calls of tools in text: found in each form, however the text is cut; what is no call stays text."""
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
+from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from gllm.config.schema import FrontendConfig
 from gllm.frontend.families import FAMILIES
+from gllm.frontend.generation import TextDelta
 from gllm.frontend.tool_calls.call import ToolCall
-from gllm.frontend.tool_calls.forms import FORMS, Pieces, form_in_force
+from gllm.frontend.tool_calls.forms import FORMS, Pieces, form_in_force, with_calls
 from gllm.frontend.tool_calls.named_line import keyword_literals
 from gllm.frontend.tool_calls.objects import ArgumentsParser, ArrayParser
 
@@ -192,3 +196,22 @@ def test_a_long_answer_that_opens_many_calls_takes_linear_time() -> None:
     blank = [" "] * 30_000
     for form, opening in (("hermes", "<tool_call>"), ("llama3_json", ""), ("llama3_json", "<|python_tag|>")):
         assert parsed(form, [opening, *blank, "x"]) == [opening + " " * len(blank) + "x"]
+
+
+def test_every_output_of_a_request_has_its_own_calls_and_its_own_end() -> None:
+    async def deltas() -> AsyncGenerator[TextDelta, None]:
+        for text in (ONE[:20], ONE[20:], "never shown"):
+            for output in (0, 1):
+                yield TextDelta(text, [1], output=output)
+        raise AssertionError("nobody reads on when all outputs have ended")
+
+    async def shown() -> list[TextDelta]:
+        stream = with_calls(deltas(), partial(FORMS["hermes"], NAMES), False, 2)
+        return [delta async for delta in stream]
+
+    found = asyncio.run(shown())
+    for output in (0, 1):
+        mine = [delta for delta in found if delta.output == output]
+        assert [delta.tool_call for delta in mine if delta.tool_call is not None] == [PARIS]
+        assert [delta.finish_reason for delta in mine] == [None] * (len(mine) - 1) + ["tool_calls"]
+        assert not any(delta.text for delta in mine)

@@ -69,20 +69,23 @@ class Pieces:
 
 
 async def with_calls(
-    stream: AsyncGenerator[TextDelta, None], make_parser: Callable[[], ToolParser], is_parallel: bool
+    stream: AsyncGenerator[TextDelta, None],
+    make_parser: Callable[[], ToolParser],
+    is_parallel: bool,
+    num_outputs: int,
 ) -> AsyncGenerator[TextDelta, None]:
-    """The deltas of `stream` with calls apart from text: each has one of them at most. Each output has a
-    parser of its own.
+    """The deltas of `stream` with calls apart from text: each has one of them at most. Each of the
+    `num_outputs` outputs has a parser of its own.
 
     An answer that ends by itself with calls in it has the finish reason "tool_calls". Unless
     `is_parallel` the first call ends it.
     """
-    of_outputs: dict[int, Pieces] = {}
+    open_outputs = {output: Pieces(make_parser()) for output in range(num_outputs)}
     async with aclosing(stream):
         async for delta in stream:
-            if delta.output not in of_outputs:
-                of_outputs[delta.output] = Pieces(make_parser())
-            pieces = of_outputs[delta.output]
+            pieces = open_outputs.get(delta.output)
+            if pieces is None:
+                continue  # its first call has ended it, while others go on
             found = pieces.read(delta.text, delta.finish_reason is not None)
             if pieces.num_calls and not is_parallel:
                 first = next(index for index, piece in enumerate(found) if isinstance(piece, ToolCall))
@@ -96,6 +99,10 @@ async def with_calls(
             if pieces.num_calls and delta.finish_reason == "stop":
                 delta.finish_reason = "tool_calls"
             yield _delta(delta, last)
+            if delta.finish_reason is not None:
+                del open_outputs[delta.output]
+                if not open_outputs:
+                    return
 
 
 def _delta(delta: TextDelta, piece: Piece) -> TextDelta:
