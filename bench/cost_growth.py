@@ -4,8 +4,8 @@
     python -m bench.cost_growth --show growth.json --plot growth.png
 
 A 125M Llama shape with made-up weights, one axis varied at a time. Each measured time stands beside the line
-through the axis's last two points: what theory says where nothing but the varied work is left. Above the line
-something else bounds the step; where, and what, is in bench/NOTES.md.
+through two of the axis's points, between which nothing but the varied work should grow. What bends away,
+and why, is in bench/NOTES.md.
 """
 
 import argparse
@@ -39,6 +39,7 @@ AXES = {
     "prompt": [(count, Point(0, 0, 1, count)) for count in PROMPTS],
     "context": [(context, Point(ROWS_OF_CONTEXT, context)) for context in CONTEXTS],
 }
+LINES = {"rows": (32, 64), "prompt": (64, 256), "context": (512, 2048), "vocab": (16000, 64000)}
 LABELS = {
     "rows": "decoding rows, 200 tokens of context each",
     "prompt": "tokens of one prompt",
@@ -82,9 +83,10 @@ def curves(lines: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def line_through_the_last(curve: list[tuple[int, float]], value: int) -> float:
-    (x0, y0), (x1, y1) = curve[-2:]
-    return y1 + (y1 - y0) / (x1 - x0) * (value - x1)
+def on_line(axis: str, curve: list[tuple[int, float]], value: int) -> float:
+    """Seconds on the line through the axis's two points."""
+    (x0, y0), (x1, y1) = ((x, dict(curve)[x]) for x in LINES[axis])
+    return y0 + (y1 - y0) / (x1 - x0) * (value - x0)
 
 
 def report(given: dict[str, Any]) -> str:
@@ -92,8 +94,7 @@ def report(given: dict[str, Any]) -> str:
     for axis, curve in curves(given["lines"]).items():
         lines.append(f"{LABELS[axis]:<52} {'ms':>9} {'line':>9}")
         lines += [
-            f"{value:>52} {1e3 * s:>9.2f} {1e3 * line_through_the_last(curve, value):>9.2f}"
-            for value, s in curve
+            f"{value:>52} {1e3 * s:>9.2f} {1e3 * on_line(axis, curve, value):>9.2f}" for value, s in curve
         ]
     return "\n".join(lines)
 
@@ -105,9 +106,7 @@ def plot(given: dict[str, Any], path: Path) -> None:
     )
     for ax, (axis, curve) in zip(figure.subplots(4, 1), curves(given["lines"]).items(), strict=True):
         values, seconds = zip(*curve, strict=True)
-        ax.plot(
-            values, [1e3 * line_through_the_last(curve, v) for v in values], "--", color=GREY, linewidth=1
-        )
+        ax.plot(values, [1e3 * on_line(axis, curve, v) for v in values], "--", color=GREY, linewidth=1)
         ax.plot(values, [1e3 * s for s in seconds], "o-", color=BLUE, markersize=4)
         ax.set_xlabel(LABELS[axis])
         ax.set_ylabel("ms")

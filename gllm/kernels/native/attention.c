@@ -15,7 +15,7 @@
 
 #define KEYS 128 /* keys that are weighed at once */
 #define AHEAD 8  /* tokens that memory is asked for before they are needed */
-#define FEW (1L << 16) /* products that one thread is done with before another has woken */
+#define FEW (1L << 18) /* products that one thread is done with before another has woken */
 #define GATHERED 4096 /* tokens whose keys and values are packed at once, if one row has no more */
 #define WIDE 4   /* vectors of a head that stay in registers */
 #if LANES == 16

@@ -3,7 +3,7 @@
 
 #include "vectors.h"
 
-#define FEW 16384 /* elements that one thread is done with before another has woken */
+#define FEW 65536 /* elements that one thread is done with before another has woken */
 
 INLINE float mean_square(const float *x, long size) {
     vec first = {0}, second = {0};

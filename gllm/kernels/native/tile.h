@@ -53,8 +53,11 @@ INLINE void tile(int type, int rows, long depth, const float *x, long row_step, 
         vec w0, w1;
         widen(type, panel, k, &w0, &w1);
         if (k < lines) {
-            __builtin_prefetch(next + piece * k);
-            if (piece > 64) __builtin_prefetch(next + piece * k + 64);
+            if (piece > 64) { /* of what comes next: into the first cache */
+                __builtin_prefetch(next + piece * k);
+                __builtin_prefetch(next + piece * k + 64);
+            } else
+                __builtin_prefetch(next + piece * k, 0, 2);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
