@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -205,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence = f"{given.peers} holds no models: bench/peers/install.sh {given.peers} models makes them"
         print(sentence, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through `run`, which leaves no engine behind
     comparison = Comparison(given)
     comparison.write(header(given))
     for dtype in given.dtypes.split(","):

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH=$PWD HF_HUB_OFFLINE=1 VLLM_CACHE_ROOT=$peers/cache
 python=${PYTHON:-.venv/bin/python}
 cores=$(nproc)
+trap 'exit 143' TERM INT
 
 compare() { # dtypes
   "$python" -m bench.compare --peers "$peers" --out "$out/compare.jsonl" --resume --counts 1,4,16 \

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -53,6 +54,10 @@ def command(server: str, peers: Path, port: int, num_threads: int) -> list[str]:
         ],
     }  # fmt: skip
     return commands[server]
+
+
+class ServerFailed(Exception):
+    """It does not start; the message holds its last words."""
 
 
 SERVERS = ("gllm", "gllm-no-pipe", "vllm", "llama.cpp")
@@ -101,7 +106,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", url: str, log: Path) 
         except OSError:
             time.sleep(0.2)
     lines = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-    raise SystemExit(f"the server is not healthy; it said last: {lines[-1][:300]}")
+    raise ServerFailed(f"the server is not healthy; it said last: {lines[-1][:300]}")
 
 
 def load(url: str, rate: float, seconds: float, tokenizer: Path, server: str, out: Path) -> list[str]:
@@ -145,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="(default %(default)s)")  # fmt: skip
     parser.add_argument("--num-threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the end of `served`
     given.out.mkdir(parents=True, exist_ok=True)
     rates = [float(word) for word in given.rates.split(",")]
     failed = False
@@ -153,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"no server is called {server}: expected some of {', '.join(SERVERS)}")
         try:
             failed |= not measure(server, rates, given)
-        except SystemExit as error:  # the others can still be measured
+        except ServerFailed as error:  # the others can still be measured
             print(f"{server}: {error}", file=sys.stderr)
             failed = True
     return int(failed)
