@@ -4,7 +4,8 @@ This is the one file that looks into the core's parts; it knows nothing of files
 the fields of `state` with those that the parts have.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Iterable
 
 from gllm.protocol.messages import WorkerReady
 from gllm.protocol.wire import ProtocolError, column
@@ -25,15 +26,15 @@ def snapshot(core: Scheduler) -> CoreState:
     return CoreState(
         limits=core.limits,
         policy=core.policy,
-        epoch=core._epoch,
-        max_model_len=core.max_model_len,
-        vocab_size=core.vocab_size,
+        epoch=core.worker.epoch,
+        max_model_len=core.worker.max_model_len,
+        vocab_size=core.worker.vocab_size,
         page_size=core.cache.page_size,
         num_pages=pool.num_pages,
         length_bound=core.cache.length_bound,
-        num_slots=core.num_slots,
-        free_slots=column(core._free_slots),
-        released=column(core._released),
+        num_slots=core.running.num_slots,
+        free_slots=column(core.running._free_slots),
+        released=column(core.running.released),
         free_pages=column(pool._free),
         cached_pages=column(pool._cached),
         named_pages=column(named),
@@ -44,10 +45,10 @@ def snapshot(core: Scheduler) -> CoreState:
             DeadlineState(at, frontend, request_id)
             for (frontend, request_id), at in sorted(core._deadlines._deadline_of.items())
         ],
-        growth_share=core._growth.share,
+        growth_share=core.running.growth.share,
         passed_over=list(core.waiting.passed_over),
         num_arrivals=core._num_arrivals,
-        num_turns=core._num_turns,
+        num_turns=core._planner.num_turns,
         num_steps=core.num_steps,
         num_preemptions=core.num_preemptions,
         num_prompt_tokens=core.num_prompt_tokens,
@@ -79,25 +80,25 @@ def _core_of(state: CoreState) -> Scheduler:
         length_bound=state.length_bound,
     )
     core = Scheduler(state.limits, state.policy, worker)
-    core._free_slots = list(state.free_slots)
-    core._released = list(state.released)
+    core.running._free_slots = list(state.free_slots)
+    core.running.released = list(state.released)
     sequences = [_sequence_of(item) for item in state.sequences]
     for sequence in sequences:
         core._requests.setdefault((sequence.frontend, sequence.request_id), []).append(sequence)
         if sequence.slot == NO_SLOT:
             core.waiting.add(sequence)
         else:
-            core.running.append(sequence)
-            core._growth.num_allowed_tokens += sequence.max_len - len(sequence.tokens)
-    core.running.sort(key=state.policy.order)
+            core.running._sequences.append(sequence)
+            core.running.growth.num_allowed_tokens += sequence.max_len - len(sequence.tokens)
+    core.running._sequences.sort(key=state.policy.order)
     _fill_pool(core.cache.pool, state, core.running)
-    core.flights = deque(_flight_of(item, sequences) for item in state.flights)
+    core.flights.extend(_flight_of(item, sequences) for item in state.flights)
     for deadline in state.deadlines:
         core._deadlines.add((deadline.frontend, deadline.request_id), deadline.at)
-    core._growth.share = state.growth_share
+    core.running.growth.share = state.growth_share
     core.waiting.passed_over = list(state.passed_over)
     core._num_arrivals = state.num_arrivals
-    core._num_turns = state.num_turns
+    core._planner.num_turns = state.num_turns
     core.num_steps = state.num_steps
     core.num_preemptions = state.num_preemptions
     core.num_prompt_tokens = state.num_prompt_tokens
@@ -107,7 +108,7 @@ def _core_of(state: CoreState) -> Scheduler:
     return core
 
 
-def _fill_pool(pool: PagePool, state: CoreState, running: list[Sequence]) -> None:
+def _fill_pool(pool: PagePool, state: CoreState, running: Iterable[Sequence]) -> None:
     for sequence in running:
         for page in sequence.pages:
             pool._holders[page] += 1

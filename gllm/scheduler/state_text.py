@@ -158,7 +158,7 @@ def _waiting(core: Scheduler, now: float, lack: PassedOver | None) -> str:
 def _why(core: Scheduler, first: Sequence, lack: PassedOver | None) -> str:
     """Why it waits, with the numbers that decide."""
     fit = core.cache.fit(first)
-    num_free, num_reserved = core.cache.pool.num_free_pages, core.num_reserved_pages
+    num_free, num_reserved = core.cache.pool.num_free_pages, core.running.num_reserved_pages
     pages = (
         f"it takes {fit.num_taken_pages} of {num_free} pages that can be given ({len(fit.shared)} found in "
         f"the prefix cache), {num_reserved} are kept for what runs"
@@ -167,7 +167,7 @@ def _why(core: Scheduler, first: Sequence, lack: PassedOver | None) -> str:
         return "its frontend has not sent the mask of its next token yet; others may pass it"
     match lack:
         case PassedOver.NO_SLOT:
-            return f"all {core.num_slots} slots are taken"
+            return f"all {core.running.num_slots} slots are taken"
         case PassedOver.NO_PAGES if fit.num_taken_pages + num_reserved <= num_free:
             return "a running sequence had to leave in this step, so nobody enters"
         case PassedOver.NO_PAGES:

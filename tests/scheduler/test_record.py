@@ -200,7 +200,7 @@ def test_the_last_word_says_why_the_process_ended(file: Path) -> None:
 def test_an_input_at_which_the_core_fails_is_in_the_recording(file: Path) -> None:
     core = make_core()
     recorder = Recorder(core, Journal(file, 10_000, 2), lambda: 0.0)
-    core.running.append(None)  # type: ignore[arg-type]
+    core.running._sequences.append(None)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         recorder.plan(2.5)
     recorder.close("AttributeError")

@@ -221,10 +221,16 @@ def test_the_state_knows_every_field_of_the_core() -> None:
         Limits(2, 8, 9, 99, 2, True), policy_of(SchedulerConfig()), WorkerReady(1, 4, 2, 2, 8, 8, 9)
     )
     assert vars(core).keys() == {
-        "limits", "policy", "waiting", "running", "flights", "num_steps", "num_preemptions",
+        "limits", "policy", "worker", "flights", "waiting", "running", "num_steps", "num_preemptions",
         "num_prompt_tokens", "num_generated_tokens", "num_prefix_query_tokens", "num_prefix_hit_tokens",
-        "_growth", "_deadlines", "_requests", "_num_arrivals", "_num_turns", "_epoch", "cache",
-        "max_model_len", "vocab_size", "num_slots", "_free_slots", "_released",
+        "_deadlines", "_planner", "_requests", "_num_arrivals",
+    }  # fmt: skip
+    assert vars(core._planner).keys() == {
+        "_limits", "_policy", "_waiting", "_running", "_deadlines", "num_turns",
+    }  # fmt: skip
+    assert vars(core.running).keys() == {
+        "_policy", "_limits", "_flights", "_sequences", "growth", "cache", "num_slots", "_free_slots",
+        "released",
     }  # fmt: skip
     assert vars(core.cache).keys() == {"pool", "page_size", "share_prefixes", "length_bound"}
     assert vars(core.cache.pool).keys() == {
@@ -236,7 +242,7 @@ def test_the_state_knows_every_field_of_the_core() -> None:
         "_page_of",
     }
     assert vars(core.waiting).keys() == {"_policy", "_sequences", "num_tokens", "passed_over"}
-    assert vars(core._growth).keys() == {"share", "num_allowed_tokens"}
+    assert vars(core.running.growth).keys() == {"share", "num_allowed_tokens"}
     assert vars(core._deadlines).keys() == {"_heap", "_deadline_of"}
     assert set(PrefixKeys.__slots__) == {"_root", "_keys"}
     assert {f.name for f in fields(Flight)} == {"step", "planned_at", "rows", "counts", "samples"}
