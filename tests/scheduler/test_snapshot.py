@@ -4,6 +4,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterable
+from collections.abc import Sequence as Sequenced
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ class Twins:
     def mask(self, frontend: bytes, mask: Mask) -> Rejected | None:
         return self._same(self.core.mask(frontend, mask), self.copy.mask(frontend, mask))
 
-    def cancel(self, frontend: bytes, request_ids: Iterable[int]) -> None:
-        self.core.cancel(frontend, request_ids)
-        self.copy.cancel(frontend, request_ids)
+    def cancel(self, frontend: bytes, request_ids: Iterable[int], outputs: Sequenced[int] = ()) -> None:
+        self.core.cancel(frontend, request_ids, outputs)
+        self.copy.cancel(frontend, request_ids, outputs)
 
     def frontend_lost(self, frontend: bytes) -> None:
         self.core.frontend_lost(frontend)
