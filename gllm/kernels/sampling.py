@@ -18,8 +18,8 @@ from torch import Tensor
 from gllm.kernels.reference import GREEDY_BELOW
 
 LIST_SIZE = 8192  # likely tokens a row may list
-BLOCK = 2048  # tokens read at once: with more, only one program would fit a multiprocessor
-DEEP_BLOCK = 1024  # where each is weighed against all depths
+BLOCK = 4096  # tokens read at once; with half of it two programs share a multiprocessor, and are no faster
+DEEP_BLOCK = 2048  # where each is weighed against all depths
 NUM_WARPS = 16
 NUM_REACHES = 8  # candidate depths of the list: 4 * sqrt(2)**i below the likeliest, in units of temperature
 MARGIN = 1.0001  # float32 rounding of the sums that choose among them
