@@ -25,7 +25,8 @@ def test_the_version_is_the_package_s() -> None:
 
 
 def test_the_public_names_are_there_and_no_others() -> None:
-    assert set(dir(gllm)) == {"LLM", "SamplingParams", "RequestOutput", "CompletionOutput", "__version__"}
+    classes = {"LLM", "SamplingParams", "StructuredOutputs", "RequestOutput", "CompletionOutput"}
+    assert set(dir(gllm)) == {*classes, "__version__"}
     assert all(getattr(gllm, name) for name in dir(gllm))
     with pytest.raises(AttributeError, match="no attribute 'Engine'"):
         gllm.Engine  # noqa: B018
