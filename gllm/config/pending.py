@@ -1,8 +1,8 @@
 """Options that users of vLLM, SGLang and the first gLLM know and that this version does not have.
 
 Such an option is refused by name, because silently ignoring it would be a lie; only a value that
-asks for what the engine does anyway is accepted. To support an option, move its line to `schema.py`.
-This module does not know how an option was written or where.
+asks for what the engine does anyway is accepted. To support an option, move its line to its section in
+the schema. This module does not know how an option was written or where.
 """
 
 from collections.abc import Mapping
