@@ -9,19 +9,14 @@ import asyncio
 import itertools
 import logging
 import time
-from array import array
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Protocol
 
-import zmq
-import zmq.asyncio
-
-from gllm.frontend.logprobs import TokenLogprobs, read_logprobs
+from gllm.frontend.logprobs import read_logprobs
+from gllm.frontend.open_request import Chunk, Constraint, OpenRequest, Output, Refused
 from gllm.frontend.params import QueueParams
 from gllm.frontend.request_meters import RequestMeters
-from gllm.protocol.channel import AsyncChannel, PeerGone, hello
+from gllm.frontend.scheduler_link import EngineLost, SchedulerLink
 from gllm.protocol.messages import (
     Cancel,
     FinishReason,
@@ -34,7 +29,6 @@ from gllm.protocol.messages import (
     Report,
     RequestList,
     ResetPrefixCache,
-    Role,
     Sampling,
     SchedulerReady,
     Stats,
@@ -42,131 +36,35 @@ from gllm.protocol.messages import (
     Submit,
     Tokens,
 )
-from gllm.protocol.wire import INT32_MAX, Column, ProtocolError, column
+from gllm.protocol.wire import INT32_MAX, column
+
+__all__ = ["QUEUE_AS_IT_COMES", "Chunk", "Constraint", "EngineClient", "EngineLost", "Refused"]
 
 log = logging.getLogger("gllm")
 
 QUEUE_AS_IT_COMES = QueueParams()
 
 
-class EngineLost(ConnectionError):
-    """The scheduler does not answer any more; what was open there is lost."""
-
-
-class Refused(Exception):
-    """The scheduler did not take this request."""
-
-    def __init__(self, code: RejectCode, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = code
-        self.sentence = sentence
-
-
-@dataclass(slots=True)
-class Chunk:
-    """Tokens of one output since its last chunk (several commits at once when the reader is slow).
-
-    logprobs: of each token, where they were asked for. is_enough: set by a reader who wants no more of
-    this output.
-    """
-
-    output: int
-    token_ids: list[int]
-    finish_reason: FinishReason | None
-    num_cached_tokens: int  # of the prompt, found in the prefix cache
-    logprobs: list[TokenLogprobs]
-    prompt_logprobs: Mapping[int, TokenLogprobs]  # by position; all of them are there with the first token
-    is_enough: bool = False
-
-
-class Constraint(Protocol):
-    """What the tokens of one request may be. first_mask: of the first token of every output."""
-
-    @property
-    def first_mask(self) -> bytes: ...
-
-    async def mask_after(self, output: int, token: int) -> bytes:
-        """The mask of what follows `token`, the newest of that output; what it raises ends the request."""
-
-
-@dataclass(slots=True)
-class _Output:
-    """One output of a request. `tokens` grows as they arrive, the reader has taken the first `num_taken`."""
-
-    tokens: "Column[int]" = field(default_factory=lambda: array("i"))
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    num_taken: int = 0
-    finish_reason: FinishReason | None = None
-    is_over: bool = False  # the reader has its end, or wants no more
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that the scheduler works on."""
-
-    prompt: "Column[int]"
-    outputs: list[_Output]
-    constraint: Constraint | None = None
-    num_cached_tokens: int = 0
-    prompt_logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by position
-    error: Exception | None = None
-    reader: "asyncio.Future[None] | None" = None
-
-    def wake(self) -> None:
-        reader = self.reader
-        if reader is not None and not reader.done():
-            reader.set_result(None)
-
-    def take(self) -> Chunk | None:
-        """What the reader has not seen yet of the first output that has something."""
-        for number, output in enumerate(self.outputs):
-            start = output.num_taken
-            if output.is_over or (start == len(output.tokens) and output.finish_reason is None):
-                continue
-            output.num_taken = len(output.tokens)
-            output.is_over = output.finish_reason is not None
-            tokens, logprobs = output.tokens[start:].tolist(), output.logprobs[start:]
-            return Chunk(
-                number, tokens, output.finish_reason, self.num_cached_tokens, logprobs, self.prompt_logprobs
-            )
-        return None
-
-
 class EngineClient:
     """One connection to a scheduler, for any number of requests at once; lives in one event loop."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self._link = SchedulerLink(address, take=self._take, lost=self._lose)
         self._ids = itertools.count(1)
-        self._open: dict[int, _Open] = {}
-        self._limits: SchedulerReady | None = None
-        self._channel: AsyncChannel | None = None  # None: no scheduler has answered on it, or it is gone
-        self._why_lost = "the engine is not connected yet"
-        self._ready = asyncio.Event()
+        self._open: dict[int, OpenRequest] = {}
         self.meters = RequestMeters()
         self._stats: asyncio.Future[Stats] | None = None
         self._masking: set[asyncio.Task[None]] = set()  # kept until they are done
         self._asked: dict[int, asyncio.Future[Message]] = {}
-        self._life: asyncio.Task[None] | None = None
 
     async def start(self, timeout_s: float | None) -> SchedulerReady:
         """Connect and wait for the scheduler; raises `EngineLost` if it does not answer in time."""
-        self._life = asyncio.create_task(self._live())
-        ready = asyncio.create_task(self._ready.wait())
-        await asyncio.wait((ready, self._life), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if self._limits is None:
-            ready.cancel()
-            if self._life.done():
-                raise EngineLost(self._why_lost)
-            raise EngineLost(f"the scheduler did not answer within {timeout_s} s")
-        return self._limits
+        return await self._link.start(timeout_s)
 
     @property
     def limits(self) -> SchedulerReady:
         """What the engine can hold; known once `start` returned."""
-        if self._limits is None:
-            raise EngineLost("the engine is not connected yet")
-        return self._limits
+        return self._link.limits
 
     @property
     def num_open(self) -> int:
@@ -190,7 +88,7 @@ class EngineClient:
         scheduler does not take it and `EngineLost` where the scheduler is gone.
         """
         request_id = self._next_id()
-        request = _Open(column(prompt), [_Output() for _ in range(n)], constraint)
+        request = OpenRequest(column(prompt), [Output() for _ in range(n)], constraint)
         submit = Submit(
             request_id=request_id,
             prompt=request.prompt,
@@ -279,10 +177,7 @@ class EngineClient:
 
     async def close(self) -> None:
         """End the connection; open requests raise `EngineLost`."""
-        if self._life is not None:
-            self._life.cancel()
-            await asyncio.gather(self._life, return_exceptions=True)
-            self._life = None
+        await self._link.close()
 
     def _next_id(self) -> int:
         while (request_id := next(self._ids) & INT32_MAX) in self._open:
@@ -290,68 +185,12 @@ class EngineClient:
         return request_id
 
     async def _send(self, message: Message) -> None:
-        if self._channel is None:
-            raise EngineLost(self._why_lost)
-        try:
-            await self._channel.send(message)
-        except PeerGone:
-            raise EngineLost("the scheduler takes no more messages") from None
-
-    async def _live(self) -> None:
-        """Connect, greet, receive until the scheduler goes; then the same with the next one."""
-        context = zmq.asyncio.Context()
-        try:
-            while True:
-                # A fresh socket each time: what the former one still held was for the former scheduler.
-                channel = AsyncChannel(context, self._address)
-                try:
-                    await self._serve(channel)
-                finally:
-                    channel.close()
-                self._lose("the scheduler is gone")
-        except Exception:
-            log.exception("the connection to the scheduler failed")
-            self._lose("the connection to the scheduler failed")
-        except asyncio.CancelledError:
-            self._lose("the engine is closed")
-        finally:
-            context.destroy(linger=0)
-
-    async def _serve(self, channel: AsyncChannel) -> None:
-        """One scheduler's time: returns when it is gone, or speaks nonsense."""
-        monitor = channel.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        gone = asyncio.ensure_future(monitor.poll())
-        receiving = asyncio.create_task(self._receive(channel))
-        try:
-            await channel.send(hello(Role.FRONTEND))
-            await asyncio.wait((gone, receiving), return_when=asyncio.FIRST_COMPLETED)
-            if receiving.done():
-                receiving.result()
-        except ProtocolError as error:
-            log.error("the scheduler sent what is no message: %s", error)
-        finally:
-            gone.cancel()
-            receiving.cancel()
-            await asyncio.gather(gone, receiving, return_exceptions=True)
-            channel.socket.disable_monitor()
-            monitor.close()
-
-    async def _receive(self, channel: AsyncChannel) -> None:
-        while True:
-            message = await channel.receive()
-            if isinstance(message, Tokens):
-                self._deliver(message)
-            elif isinstance(message, SchedulerReady):
-                self._limits = message
-                self._channel = channel
-                self._ready.set()
-            else:
-                self._take(message)
+        await self._link.send(message)
 
     def _deliver(self, message: Tokens) -> None:
         """The hot path: one commit, up to some hundred rows. Readers run only after it."""
         find = self._open.get
-        constrained: list[tuple[int, int, _Open]] = []
+        constrained: list[tuple[int, int, OpenRequest]] = []
         numbers = message.outputs or column(bytes(4 * len(message.tokens)))
         for request_id, number, token in zip(message.request_ids, numbers, message.tokens, strict=True):
             request = find(request_id)
@@ -385,7 +224,7 @@ class EngineClient:
                 self._masking.add(task)
                 task.add_done_callback(self._masking.discard)
 
-    async def _send_mask(self, request_id: int, number: int, request: _Open) -> None:
+    async def _send_mask(self, request_id: int, number: int, request: OpenRequest) -> None:
         """Tell the scheduler what may follow the newest token; who cannot say it ends the request."""
         assert request.constraint is not None
         tokens = request.outputs[number].tokens
@@ -404,6 +243,8 @@ class EngineClient:
 
     def _take(self, message: Message) -> None:
         match message:
+            case Tokens():
+                self._deliver(message)
             case Rejected() if (request := self._open.get(message.request_id)) is not None:
                 request.error = Refused(RejectCode(message.code), message.sentence)
                 request.wake()
@@ -419,8 +260,6 @@ class EngineClient:
 
     def _lose(self, sentence: str) -> None:
         """Everything that was open at this scheduler fails."""
-        self._channel = None
-        self._why_lost = sentence
         for request in self._open.values():
             request.error = request.error or EngineLost(sentence)
             request.wake()
