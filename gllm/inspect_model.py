@@ -55,10 +55,10 @@ def tell_model(model: Model) -> None:
         tell("experts", f"{facts.experts.num_experts} a layer, {facts.experts.top_k} of them a token")
     stored = ", ".join(sorted({entry.dtype for entry in checkpoint.tensors.values()}))
     tell("parameters", f"{facts.num_parameters():,}" + (f", stored as {stored}" if stored else ""))
-    size = model.dtype.itemsize
-    dtype = str(model.dtype).removeprefix("torch.")
-    tell("weights", f"{readable(size * facts.num_parameters())} in {dtype}")
-    tell("KV cache", f"{size * facts.kv_elements_per_token() / 1024:g} KiB a token")
+    kept = sorted(set(model.parameters()[1].values()), key=lambda dtype: dtype.itemsize)
+    names = ", ".join(str(dtype).removeprefix("torch.") for dtype in kept)
+    tell("weights", f"{readable(model.weight_bytes())} in {names}")
+    tell("KV cache", f"{model.dtype.itemsize * facts.kv_elements_per_token() / 1024:g} KiB a token")
     tell("context", f"{longest_context(checkpoint, facts)} tokens")
     for caveat in caveats(checkpoint, facts):
         tell("beware", caveat)

@@ -12,6 +12,7 @@ from gllm.config.option import Bytes, Count, Option, Section
 
 PAGE_SIZES = {"cpu": 16, "cuda": 64}  # unless somebody says otherwise
 _AUTO_LENGTH = BeforeValidator(lambda written: "auto" if written in (-1, "-1") else written)
+_NULL_IS_NONE = BeforeValidator(lambda written: "none" if written is None else written)
 _OVERLAP, _NO_OVERLAP = (2, 1), (1, 2)
 
 
@@ -45,6 +46,17 @@ class ModelConfig(Section):
         ),
         Option("type of weights and activations", ("--dtype",), "TYPE"),
     ] = "auto"
+    quantization: Annotated[
+        Literal["none", "int8"],
+        spelled({}),
+        _NULL_IS_NONE,
+        Option(
+            "int8: keep the layers' matrices in 8 bits, with one scale for each row, and compute in float32; "
+            "on a CPU, and only with a C compiler",
+            ("--quantization",),
+            "TYPE",
+        ),
+    ] = "none"
     load_format: Annotated[
         Literal["auto", "safetensors", "dummy"],
         Option(

@@ -40,7 +40,6 @@ PENDING = (
     Pending("model.tokenizer", ("--tokenizer", "--tokenizer-path")),
     Pending("model.tokenizer_mode", ("--tokenizer-mode",), holds=("auto",)),
     Pending("model.skip_tokenizer_init", switches={"--skip-tokenizer-init": ENABLE}, holds=(False,)),
-    Pending("model.quantization", ("--quantization",), holds=(None, "none")),
     Pending("model.hf_overrides", ("--hf-overrides",)),
     Pending(
         "model.trust_remote_code",

@@ -16,12 +16,9 @@ from gllm.kernels import cpu
 from gllm.kernels.native.library import library
 from gllm.kernels.reference import group_rows as group_rows
 
-STORED_DTYPES = (
-    torch.float32,
-    torch.bfloat16,
-)  # of weights: what memory is read for, not what is computed in
-PACKS_WEIGHTS = True
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as linear.c numbers them
+STORED_DTYPES = tuple(TYPES)  # of weights: what memory is read for, not what is computed in
+PACKS_WEIGHTS = True
 
 native = cast(ctypes.CDLL, library())
 PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
@@ -144,13 +141,14 @@ def greedy(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PackedLinear:
-    """x @ weight.T + bias; with is_gated silu of the first half of the outputs times the second half.
+    """x @ weight.T * scale + bias; with is_gated silu of the first half of the outputs times the second half.
 
-    weight: panels of PANEL outputs, [panels, in, PANEL]; bias, float32 [panels * PANEL] or none.
+    weight: panels of PANEL outputs, [panels, in, PANEL]; bias, scale: float32 [panels * PANEL] or none.
     """
 
     weight: Tensor
     bias: Tensor | None
+    scale: Tensor | None
     num_outputs: int
     is_gated: bool
 
@@ -162,7 +160,7 @@ class PackedLinear:
             self.weight.data_ptr(),
             TYPES[self.weight.dtype],
             None if self.bias is None else self.bias.data_ptr(),
-            None,
+            None if self.scale is None else self.scale.data_ptr(),
             y.data_ptr(),
             rows,
             size,
@@ -174,23 +172,25 @@ class PackedLinear:
         return y
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
-    return _packed(weight, bias, is_gated=False)
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
+    return _packed(weight, bias, scale, is_gated=False)
 
 
-def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
-    return _packed(weight, bias, is_gated=True)
+def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
+    return _packed(weight, bias, scale, is_gated=True)
 
 
-def _packed(weight: Tensor, bias: Tensor | None, *, is_gated: bool) -> PackedLinear:
-    packed_bias = None if bias is None else _panels(bias.float()[:, None], is_gated)[..., 0].reshape(-1)
+def _packed(weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, is_gated: bool) -> PackedLinear:
+    def by_output(column: Tensor | None) -> Tensor | None:
+        return None if column is None else _panels(column.float()[:, None], is_gated)[..., 0].reshape(-1)
+
     # [panels, in, 2, LANES]; of 16 bits the halves are interleaved, as linear.c wants them.
     order = (0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2)
     panels = _panels(weight, is_gated).permute(order)
     # numpy asks the system for large pages, so that a weight is read with few look-ups of addresses.
     room = np.empty(panels.numel() * weight.itemsize, np.uint8)
     packed = torch.from_numpy(room).view(weight.dtype).view(panels.shape).copy_(panels)
-    return PackedLinear(packed, packed_bias, len(weight), is_gated)
+    return PackedLinear(packed, by_output(bias), by_output(scale), len(weight), is_gated)
 
 
 def _panels(rows: Tensor, is_gated: bool) -> Tensor:

@@ -19,15 +19,18 @@ class Operators(Protocol):
     """What every backend offers.
 
     STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
+        A backend without int8 among them need not know the argument `scale`.
     PACKS_WEIGHTS: whether these make a copy of the weight in another form.
     """
 
     STORED_DTYPES: tuple[torch.dtype, ...]
     PACKS_WEIGHTS: bool
 
-    def linear(self, weight: Tensor, bias: Tensor | None = None) -> Product: ...
+    def linear(self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Product: ...
 
-    def gated_linear(self, weight: Tensor, bias: Tensor | None = None) -> Product: ...
+    def gated_linear(
+        self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None
+    ) -> Product: ...
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
 

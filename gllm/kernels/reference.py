@@ -40,17 +40,18 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return rms_norm(total, weight, eps), total
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainLinear:
     """x -> x @ weight.T + bias, with the weight put in the form that is best to compute with.
 
     weight: [out, in], which may be given up afterwards; bias: [out]. x: [rows, in]; returns [rows, out].
+    scale: float32 [out], of an int8 weight, whose rows it multiplies.
     """
-    return PlainLinear(weight, bias)
+    return PlainLinear(weight if scale is None else weight * scale[:, None], bias)
 
 
-def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
+def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainGatedLinear:
     """x -> silu_mul(x @ weight.T + bias): [rows, in] to [rows, out / 2]. Arguments as `linear` takes them."""
-    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
+    return PlainGatedLinear(linear(weight, bias, scale), silu_mul)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

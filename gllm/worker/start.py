@@ -24,13 +24,14 @@ from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_m
 from gllm.worker.models import (
     caveats,
     check_weights,
+    kept_parameters,
     load_model,
     longest_context,
-    parameter_dtypes,
     read_architecture,
 )
-from gllm.worker.models.architecture import Architecture
+from gllm.worker.models.architecture import Architecture, Shapes
 from gllm.worker.platform import FLOATS, Platform, PlatformError, platform_of
+from gllm.worker.quantization import check_quantization
 from gllm.worker.runner import ModelRunner, allocate_pages
 from gllm.worker.slots import Slots
 from gllm.worker.staging import Staging
@@ -58,6 +59,7 @@ class WorkerOptions:
     model_path: Path
     dtype: str = "auto"
     load_format: str = "auto"
+    quantization: str = "none"
     rope_theta: float | None = None
     device: str = "auto"
     max_model_len: int | str | None = None  # None: what the checkpoint says; "auto": as much of it as fits
@@ -76,6 +78,7 @@ class WorkerOptions:
             model_path=Path(config.model.path),
             dtype=config.model.dtype,
             load_format=config.model.load_format,
+            quantization=config.model.quantization,
             rope_theta=config.model.rope_theta,
             device=config.worker.device,
             max_model_len=config.model.max_len,
@@ -98,6 +101,24 @@ class Model:
     facts: Architecture
     platform: Platform
     dtype: torch.dtype
+    dummy: bool  # random weights
+    quantized: bool
+
+    def parameters(self) -> tuple[Shapes, dict[str, torch.dtype]]:
+        """Shapes and dtypes of what is kept of the weights."""
+        ops = operators(self.platform.backend, self.dtype)
+        return kept_parameters(
+            self.checkpoint, self.facts, self.dtype, ops, dummy=self.dummy, quantized=self.quantized
+        )
+
+    def weight_bytes(self) -> int:
+        """Of the parameters as they are kept."""
+        shapes, dtypes = self.parameters()
+        num_bytes = sum(dtypes[name].itemsize * math.prod(shape) for name, shape in shapes.items())
+        if self.facts.tied and operators(self.platform.backend, self.dtype).PACKS_WEIGHTS:
+            # The embedding is read by row, its packed copy by the product.
+            num_bytes += self.dtype.itemsize * math.prod(shapes["embed.weight"])
+        return num_bytes
 
 
 def look_through(options: WorkerOptions, platform: Platform | None = None) -> Model:
@@ -108,7 +129,12 @@ def look_through(options: WorkerOptions, platform: Platform | None = None) -> Mo
     facts = read_architecture(checkpoint, options.rope_theta)
     if not dummy:
         check_weights(checkpoint, facts)
-    return Model(checkpoint, facts, platform, choose_dtype(options.dtype, checkpoint, platform))
+    dtype = choose_dtype(options.dtype, checkpoint, platform)
+    quantized = options.quantization == "int8"
+    if quantized:
+        ops = operators(platform.backend, dtype)
+        check_quantization(platform.backend, dtype, ops, has_experts=facts.experts is not None)
+    return Model(checkpoint, facts, platform, dtype, dummy, quantized)
 
 
 def make_runner(options: WorkerOptions, platform: Platform | None = None) -> ModelRunner:
@@ -123,11 +149,11 @@ def make_runner(options: WorkerOptions, platform: Platform | None = None) -> Mod
     for line in plan.lines():
         log.info("%s", line)
     ops = operators(platform.backend, dtype)
-    dummy = options.load_format == "dummy"
-    staging = None if dummy or platform.behind is None else Staging(platform.behind)
+    staging = None if model.dummy or platform.behind is None else Staging(platform.behind)
     decoder = load_model(
-        model.checkpoint, dtype, platform.device, ops, facts=facts, dummy=dummy, staging=staging
-    )
+        model.checkpoint, dtype, platform.device, ops,
+        facts=facts, dummy=model.dummy, quantized=model.quantized, staging=staging,
+    )  # fmt: skip
     page_size = plan.demand.page_size
     slots = Slots(
         options.max_num_seqs, plan.num_pages, page_size, plan.max_model_len, facts.vocab_size,
@@ -239,7 +265,7 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     kept_rows = max(rows, platform.fewest_tokens) if has_graphs else 0  # of logits that graphs leave
     logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size)
     return Demand(
-        weight_bytes=_weight_bytes(options, model),
+        weight_bytes=model.weight_bytes(),
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
         logits_bytes=logits_bytes + 4 * kept_rows * facts.vocab_size,
@@ -254,19 +280,6 @@ def _logits_bytes(rows: int, num_slots: int, vocab_size: int, size: int) -> int:
     """Logits as computed and in float32; a second time where log-probabilities of all rows are asked for;
     and the counts of penalties, if every sequence has some."""
     return rows * vocab_size * (4 + size + 4) + num_slots * vocab_size * 4 + SAMPLING_BYTES
-
-
-def _weight_bytes(options: WorkerOptions, model: Model) -> int:
-    """Of the parameters as they are kept."""
-    facts, dtype = model.facts, model.dtype
-    ops = operators(model.platform.backend, dtype)
-    dummy = options.load_format == "dummy"
-    kept = parameter_dtypes(model.checkpoint, facts, dtype, ops, dummy=dummy)
-    shapes = facts.parameter_shapes()
-    num_bytes = sum(kept[name].itemsize * math.prod(shape) for name, shape in shapes.items())
-    if facts.tied and ops.PACKS_WEIGHTS:  # the embedding is read by row, its packed copy by the product
-        num_bytes += dtype.itemsize * math.prod(shapes["embed.weight"])
-    return num_bytes
 
 
 def _warm_up(runner: ModelRunner) -> None:

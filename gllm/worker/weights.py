@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gllm.checkpoint import Checkpoint, CheckpointError, TensorEntry, some
+from gllm.worker.quantization import LARGEST, quantize_rows, scale_name
 from gllm.worker.staging import Staging
 
 log = logging.getLogger("gllm")
@@ -28,6 +30,9 @@ DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # Buffers that old checkpoints carry though they follow from the configuration.
 DERIVED = (".inv_freq",)
 RANDOM_BLOCK = (1 << 20) + 7
+RANDOM_DEVIATION = 0.02
+RANDOM_SCALE = 5 * RANDOM_DEVIATION / LARGEST  # of int8: five deviations fit
+OF_VECTORS = {"bias": 0.0, "scale": RANDOM_SCALE}  # the others are norms
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -158,19 +163,24 @@ def load_weights(
 ) -> None:
     """Fill `parameters`, converting to their dtype, from tensors that `check_tensors` has seen.
 
+    A parameter with scales beside it is quantised tensor by tensor, and they are filled, too.
     staging: the way to another device than the host.
     """
     copy = Tensor.copy_ if staging is None else staging.copy
-    by_file: defaultdict[Path, list[tuple[TensorEntry, Tensor]]] = defaultdict(list)
+    by_file: defaultdict[Path, list[tuple[TensorEntry, Callable[[Tensor], object]]]] = defaultdict(list)
     for name, place in places.items():
-        entry = checkpoint.tensors[name]
-        by_file[entry.file].append((entry, parameters[place.parameter][place.start : place.end]))
+        entry, rows = checkpoint.tensors[name], slice(place.start, place.end)
+        target, scale = parameters[place.parameter][rows], parameters.get(scale_name(place.parameter))
+        fill: Callable[[Tensor], object] = partial(copy, target)
+        if scale is not None:
+            fill = partial(quantize_rows, values=target, scale=scale[rows])
+        by_file[entry.file].append((entry, fill))
     total = sum(entry.end - entry.start for entries in by_file.values() for entry, _ in entries)
     began = time.monotonic()
     quiet = not sys.stderr.isatty()
     with tqdm(total=total, unit="B", unit_scale=True, desc="weights", disable=quiet) as progress:
         for path, entries in sorted(by_file.items()):
-            _load_file(path, sorted(entries, key=lambda pair: pair[0].start), copy, progress)
+            _load_file(path, sorted(entries, key=lambda pair: pair[0].start), progress)
     if staging is not None:
         staging.finish()
     seconds = time.monotonic() - began
@@ -182,14 +192,13 @@ def load_weights(
 
 def _load_file(
     path: Path,
-    entries: list[tuple[TensorEntry, Tensor]],
-    copy: Callable[[Tensor, Tensor], object],
+    entries: list[tuple[TensorEntry, Callable[[Tensor], object]]],
     progress: "tqdm[NoReturn]",
 ) -> None:
-    """Copy the tensors of one file in the order in which they lie there."""
+    """Give each tensor of one file to what fills its place, in the order in which they lie there."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
-        for entry, target in entries:
-            copy(target, _view(mapped, entry))
+        for entry, fill in entries:
+            fill(_view(mapped, entry))
             # The pages stay in the system's cache, but count no longer as this process's memory.
             page = entry.start - entry.start % mmap.PAGESIZE
             mapped.madvise(mmap.MADV_DONTNEED, page, entry.end - page)
@@ -210,13 +219,14 @@ def fill_random(parameters: dict[str, Tensor]) -> None:
 
     One block of random numbers is repeated; its length is odd, so that no two rows of a matrix are alike.
     """
-    block = torch.randn(RANDOM_BLOCK, generator=torch.Generator().manual_seed(0)) * 0.02
-    ready = block.to(next(iter(parameters.values())))  # the dtype and the device of all
+    block = torch.randn(RANDOM_BLOCK, generator=torch.Generator().manual_seed(0)) * RANDOM_DEVIATION
+    ready = block.to(next(iter(parameters.values())))  # the dtype and the device of all but int8
+    integers = (block / RANDOM_SCALE).round().clamp(-LARGEST, LARGEST).to(torch.int8)
     for name, parameter in parameters.items():
         if parameter.ndim == 1:
-            parameter.fill_(0.0 if name.endswith(".bias") else 1.0)
+            parameter.fill_(OF_VECTORS.get(name.rpartition(".")[2], 1.0))
             continue
-        flat = parameter.view(-1)
+        flat, repeated = parameter.view(-1), integers if parameter.dtype == torch.int8 else ready
         for start in range(0, len(flat), RANDOM_BLOCK):
-            flat[start : start + RANDOM_BLOCK] = ready[: len(flat) - start]
+            flat[start : start + RANDOM_BLOCK] = repeated[: len(flat) - start]
     log.info("made random weights: what this model says means nothing")

@@ -55,6 +55,8 @@ SUPPORTED = [
     ("--dtype bfloat16", "model.dtype", "bfloat16"),
     ("--load-format safetensors", "model.load_format", "safetensors"),
     ("--load-format dummy", "model.load_format", "dummy"),
+    ("--quantization INT8", "model.quantization", "int8"),
+    ("--quantization none", "model.quantization", "none"),
     ("--rope-theta 5e6", "model.rope_theta", 5e6),
     ("--seed 9", "model.seed", 9),
     ("--random-seed 9", "model.seed", 9),

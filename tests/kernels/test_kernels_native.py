@@ -49,10 +49,36 @@ def test_products_agree_with_double_precision(rows: int, num_outputs: int, size:
         torch.testing.assert_close(make(weight, given)(x).double(), expected, atol=3e-6, rtol=3e-6)
 
 
+def in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Some int8 weight and its scales."""
+    scale = weight.abs().amax(1) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
+
+
 @pytest.mark.parametrize("is_gated", [False, True])
-def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(is_gated: bool) -> None:
+@pytest.mark.parametrize(("num_outputs", "size"), [(96, 64), (70, 33), (258, 600), (2, 1)])
+@pytest.mark.parametrize("rows", [0, 1, 2, 12, 13, 30, 200])
+def test_products_with_8_bits_agree_with_the_reference(
+    rows: int, num_outputs: int, size: int, is_gated: bool
+) -> None:
+    x, bias = normal(rows, size, seed=1), normal(num_outputs, seed=3)
+    weight, scale = in_8_bits(normal(num_outputs, size, seed=2) * size**-0.5)
+    for given in (None, bias):
+        got, expected = (
+            (b.gated_linear if is_gated else b.linear)(weight, given, scale)(x)
+            for b in (cpu_native, reference)
+        )
+        torch.testing.assert_close(got, expected, atol=6e-6, rtol=6e-6)
+
+
+@pytest.mark.parametrize("dtype", cpu_native.STORED_DTYPES)
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(is_gated: bool, dtype: torch.dtype) -> None:
     make = cpu_native.gated_linear if is_gated else cpu_native.linear
-    product = make(normal(90, 700, seed=0), normal(90, seed=1))
+    weight, scale = normal(90, 700, seed=0), None
+    if dtype == torch.int8:
+        weight, scale = in_8_bits(weight)
+    product = make(weight.to(dtype), normal(90, seed=1), scale)
     x = normal(900, 700, seed=2)
     together = product(x)
     for rows in (1, 5, 12, 13, 24, 25, 100, 299, 500, 899):
@@ -60,11 +86,14 @@ def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(is_gated: bool) -> 
         torch.testing.assert_close(product(x[-rows:]), together[-rows:], **EXACT)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("rows", [1, 7, 40])
 @pytest.mark.parametrize("is_gated", [False, True])
-def test_a_weight_of_16_bits_gives_the_bits_of_the_same_weight_in_32(rows: int, is_gated: bool) -> None:
+def test_a_shorter_weight_gives_the_bits_of_the_same_weight_in_32(
+    rows: int, is_gated: bool, dtype: torch.dtype
+) -> None:
     make = cpu_native.gated_linear if is_gated else cpu_native.linear
-    weight, x = normal(100, 300, seed=0).bfloat16(), normal(rows, 300, seed=1)
+    weight, x = (30 * normal(100, 300, seed=0)).to(dtype), normal(rows, 300, seed=1)
     torch.testing.assert_close(make(weight)(x), make(weight.float())(x), **EXACT)
 
 

@@ -26,12 +26,13 @@ def runner_of(
     dtype: torch.dtype = torch.float32,
     backend: str = "cpu",
     rope_theta: float | None = None,
+    quantized: bool = False,
 ) -> ModelRunner:
     """The checkpoint at `path`, ready to step."""
     checkpoint = open_checkpoint(path)
     device, ops = torch.device("cpu"), operators(backend, dtype)
     facts = read_architecture(checkpoint, rope_theta)
-    model = load_model(checkpoint, dtype, device, ops, facts=facts)
+    model = load_model(checkpoint, dtype, device, ops, facts=facts, quantized=quantized)
     length = longest_context(checkpoint, model.facts)
     slots = Slots(num_slots, num_pages, page_size, length, checkpoint.vocab_size, device)
     pages = allocate_pages(model.facts, num_pages, page_size, dtype, device)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models
 
 from gllm.config import from_options
 from gllm.inspect_model import WIDTH, inspect
+from gllm.kernels.native.library import library
 
 
 def add_text(path: Path, num_tokens: int = 60) -> None:
@@ -44,6 +45,16 @@ def test_numbers_of_every_family_are_those_of_transformers(
     assert said["KV cache"] == f"{kv_bytes / 1024:g} KiB a token"
     assert said["stop ids"] == ("none" if config.eos_token_id is None else "2")
     assert (said["tokenizer"], said["chat template"], said["runs here"]) == ("60 tokens", "yes", "yes")
+
+
+@pytest.mark.skipif(library() is None, reason="torch's operators keep all weights in one dtype")
+def test_weights_are_told_as_they_will_be_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    # 3 440 640 elements and 11 520 rows in the layers' matrices; an embedding of 262 144 that is kept twice.
+    for quantization, weights in (
+        ("none", "8.6 MiB in bfloat16, float32"), ("int8", "5.3 MiB in int8, float32")
+    ):  # fmt: skip
+        code, said = told(Path("demo/model"), capsys, quantization=quantization)
+        assert (code, said["weights"]) == (0, weights)
 
 
 def test_chatglm_in_its_original_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

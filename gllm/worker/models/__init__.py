@@ -10,8 +10,9 @@ import torch
 from gllm.checkpoint import Checkpoint, CheckpointError
 from gllm.kernels.dispatch import Operators
 from gllm.worker.models import chatglm, glm, llama, mistral, mixtral, qwen2, qwen3, qwen3_moe
-from gllm.worker.models.architecture import Architecture
+from gllm.worker.models.architecture import Architecture, Shapes
 from gllm.worker.models.decoder import Decoder
+from gllm.worker.quantization import scale_shapes
 from gllm.worker.staging import Staging
 from gllm.worker.weights import (
     Place,
@@ -101,11 +102,21 @@ def check_weights(checkpoint: Checkpoint, facts: Architecture) -> dict[str, Plac
     return places
 
 
-def parameter_dtypes(
-    checkpoint: Checkpoint, facts: Architecture, dtype: torch.dtype, operators: Operators, *, dummy: bool
-) -> dict[str, torch.dtype]:
-    """What each parameter is kept in: `dtype`, but a matrix of products in what it is stored in, if
-    shorter and the operators widen it as they read it. That changes no result, only what memory is read."""
+def kept_parameters(
+    checkpoint: Checkpoint,
+    facts: Architecture,
+    dtype: torch.dtype,
+    operators: Operators,
+    *,
+    dummy: bool,
+    quantized: bool = False,
+) -> tuple[Shapes, dict[str, torch.dtype]]:
+    """Shapes and dtypes of all that is kept: `dtype`, but a matrix of products in what it is stored in, if
+    shorter and the operators widen it as they read it. That changes no result, only what memory is read.
+
+    quantized: the matrices of the layers become int8, with their scales beside them. The embedding and the
+    output matrix stay, since what is wrong with them shows in the logits directly.
+    """
     shapes = facts.parameter_shapes()
     stored = {} if dummy else stored_dtypes(checkpoint, check_weights(checkpoint, facts))
     dtypes = {}
@@ -114,7 +125,10 @@ def parameter_dtypes(
         is_shorter = kept.itemsize < dtype.itemsize and kept in operators.STORED_DTYPES
         is_product = len(shape) == 2 and name != "embed.weight" and not facts.is_of_experts(name)
         dtypes[name] = kept if is_shorter and is_product else dtype
-    return dtypes
+        if quantized and is_product and name != "lm_head.weight":
+            dtypes[name] = torch.int8
+    scales = scale_shapes(shapes, dtypes)
+    return shapes | scales, dtypes | dict.fromkeys(scales, torch.float32)
 
 
 def load_model(
@@ -125,16 +139,17 @@ def load_model(
     *,
     facts: Architecture | None = None,
     dummy: bool = False,
+    quantized: bool = False,
     staging: Staging | None = None,
 ) -> Decoder:
     """The checkpoint's model, computing in `dtype`; raises `CheckpointError`.
 
     facts: as `read_architecture` gives them, which is asked without. dummy: random weights, none is read.
-    staging: how weights get to a device that is not the host.
+    quantized: as `kept_parameters` takes it. staging: how weights get to a device that is not the host.
     """
     facts = facts or read_architecture(checkpoint)
-    dtypes = parameter_dtypes(checkpoint, facts, dtype, operators, dummy=dummy)
-    parameters = allocate(facts.parameter_shapes(), dtypes, device)
+    kept = kept_parameters(checkpoint, facts, dtype, operators, dummy=dummy, quantized=quantized)
+    parameters = allocate(*kept, device)
     if dummy:
         fill_random(parameters)
         return Decoder(facts, parameters, operators)

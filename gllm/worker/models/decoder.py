@@ -120,20 +120,22 @@ class Decoder:
 
 
 def _layer(facts: Architecture, parameters: Parameters, prefix: str, operators: Operators) -> Layer:
-    def of(name: str) -> tuple[Tensor, Tensor | None]:
+    def of(name: str) -> Parameters:
         # Taken out, so that a weight is gone when it has been put in another form.
-        return parameters.pop(f"{prefix}{name}.weight"), parameters.get(f"{prefix}{name}.bias")
+        kinds = ("weight", "bias", "scale")
+        given = {kind: parameters.pop(f"{prefix}{name}.{kind}", None) for kind in kinds}
+        return {kind: parameter for kind, parameter in given.items() if parameter is not None}
 
     def norm(name: str) -> Tensor | None:
         return parameters.get(f"{prefix}{name}.weight")
 
     mlp: GatedMlp | SparseMlp
     if facts.experts is None:
-        mlp = GatedMlp(operators.gated_linear(*of("gate_up_proj")), operators.linear(*of("down_proj")))
+        mlp = GatedMlp(operators.gated_linear(**of("gate_up_proj")), operators.linear(**of("down_proj")))
     else:
         count = facts.experts.num_experts
         mlp = SparseMlp(
-            router=operators.linear(*of("router")),
+            router=operators.linear(**of("router")),
             gate_up=parameters[f"{prefix}gate_up_proj.weight"].view(count, -1, facts.hidden_size),
             down=parameters[f"{prefix}down_proj.weight"].view(count, facts.hidden_size, -1),
             top_k=facts.experts.top_k,
@@ -142,10 +144,10 @@ def _layer(facts: Architecture, parameters: Parameters, prefix: str, operators: 
         )
     return Layer(
         attention_norm=parameters[f"{prefix}attention_norm.weight"],
-        qkv_proj=operators.linear(*of("qkv_proj")),
+        qkv_proj=operators.linear(**of("qkv_proj")),
         q_norm=norm("q_norm"),
         k_norm=norm("k_norm"),
-        o_proj=operators.linear(*of("o_proj")),
+        o_proj=operators.linear(**of("o_proj")),
         attention_post_norm=norm("attention_post_norm"),
         mlp_norm=parameters[f"{prefix}mlp_norm.weight"],
         mlp=mlp,
