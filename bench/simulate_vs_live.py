@@ -30,10 +30,11 @@ from bench.forward import measure
 from gllm.config import DeploymentConfig, load
 from gllm.simulate.cost import CostFile, read_costs
 from gllm.simulate.engine import simulate
+from gllm.simulate.prompts import Prompts
 from gllm.simulate.report import Latencies, summary
 from gllm.simulate.report import statistics as latency_statistics
 from gllm.simulate.steps import StepShape
-from gllm.simulate.traces import Prompts, Trace, read_trace
+from gllm.traces import Trace, read_trace
 
 CONFIG = Path("configs/demo.yaml")
 READY = "gLLM ready: "

@@ -28,14 +28,15 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"worker", "protocol", "config", "process", "checkpoint", "kernels", "timeline"},
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
-    "simulate": ({"simulate", "scheduler", "protocol", "config"}, {"torch", "zmq", "transformers"}),
+    "traces": ({"config"}, {"torch", "numpy", "zmq"}),
+    "simulate": ({"simulate", "traces", "scheduler", "protocol", "config"}, {"torch", "zmq", "transformers"}),
     "what_if": ({"what_if", "scheduler", "protocol", "config"}, {"torch", "numpy", "zmq"}),
     "offline": (
         {"checkpoint", "config", "frontend", "launch", "process", "protocol", "timeline"},
         {"torch", "numpy", "transformers"},
     ),
     "bench": (
-        {"bench", "config", "chat", "process", "frontend", "llm", "timeline"},
+        {"bench", "config", "chat", "process", "frontend", "llm", "timeline", "traces"},
         {"torch", "transformers", "zmq"},
     ),
     "launch": ({"config", "process", "protocol", "timeline"}, {"torch"}),

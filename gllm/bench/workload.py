@@ -13,8 +13,8 @@ import numpy as np
 from gllm.bench.arrivals import Ramp, arrival_times
 from gllm.bench.datasets import RandomTokens, Sample, prefix_repetition, sharegpt, sonnet, uniform
 from gllm.bench.errors import BenchError
-from gllm.bench.traces import Trace, read_trace
 from gllm.frontend.tokenizer import Tokenizer
+from gllm.traces import Trace, read_trace
 
 DEFAULT_NUM_PROMPTS = 1000
 DEFAULT_LENS = {"sonnet": (550, 150, 200), "random": (1024, 128, 0)}  # input, output, prefix
@@ -33,7 +33,7 @@ class Workload:
 
 
 def workload(given: argparse.Namespace, tokenizer: Tokenizer, seed: int) -> Workload:
-    """The data set that the options name; raises `BenchError`."""
+    """The data set that the options name; raises `BenchError` or `TraceError`."""
     name = dataset_name(given)
     count = DEFAULT_NUM_PROMPTS if given.num_prompts is None else given.num_prompts
     if count < 1:

@@ -16,7 +16,7 @@ from gllm.simulate.engine import simulate
 from gllm.simulate.plot import new_figure, plot_curve
 from gllm.simulate.report import Slo, summary, table
 from gllm.simulate.search import Figures, best, highest_rate
-from gllm.simulate.traces import Trace, read_trace
+from gllm.traces import Trace, read_trace
 
 CURVE_FACTORS = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5)
 

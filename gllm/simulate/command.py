@@ -94,11 +94,10 @@ def simulate(given: argparse.Namespace) -> int:
     from gllm.simulate.cost import CostError
     from gllm.simulate.plot import PlotError
     from gllm.simulate.report import SloError
-    from gllm.simulate.traces import TraceError
 
     try:
         answers = answer(given)
-    except (TraceError, CostError, SloError, UsageError, PlotError, ConfigError) as error:
+    except (CostError, SloError, UsageError, PlotError, ConfigError) as error:
         print(f"gllm simulate: {error}", file=sys.stderr)
         return 2
     except OSError as error:

@@ -30,8 +30,9 @@ from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import policy_of
 from gllm.simulate.cost import CostError, CostFile
+from gllm.simulate.prompts import Prompts
 from gllm.simulate.steps import SlotTable
-from gllm.simulate.traces import Prompts, Trace
+from gllm.traces import Trace
 
 FRONTEND = b"simulate"
 EPOCH = 1

@@ -2,7 +2,7 @@
 
 from gllm.config import DeploymentConfig, from_options
 from gllm.simulate.cost import Capacity, CostFile, Fitted, Overheads
-from gllm.simulate.traces import Trace, TraceRequest
+from gllm.traces import Trace, TraceRequest
 
 NO_OVERHEADS = Overheads(submit_s=0.0, plan_s=0.0, result_s=0.0, deliver_s=0.0)
 STEP = Fitted(step_s=0.002, token_s=1e-4, row_s=5e-5, chunk_s=2e-4, context_token_s=1e-6, pair_s=1e-7)

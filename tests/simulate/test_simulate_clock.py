@@ -10,7 +10,7 @@ from gllm.protocol.messages import RejectCode
 from gllm.simulate.cost import CostError, Overheads
 from gllm.simulate.engine import Run, simulate, worker_ready
 from gllm.simulate.steps import StepShape
-from gllm.simulate.traces import Trace
+from gllm.traces import Trace
 
 OVERHEADS = Overheads(submit_s=0.003, plan_s=0.0004, result_s=0.0006, deliver_s=0.005)
 REQUESTS = st.lists(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gllm.bench.datasets import RandomTokens, open_tokenizer
-from gllm.bench.traces import TraceError, read_trace
+from gllm.traces import Trace, TraceError, TraceRequest, read_trace
 
 MODEL = Path(__file__).resolve().parent.parent.parent / "demo" / "model"
 HEADER = {"trace": "t", "block": 8, "n": 4, "source": "made up"}
@@ -72,6 +72,8 @@ def test_prompts_share_exactly_their_common_blocks(tmp_path: Path, divisor: int)
         ([HEADER, [1]], "t:2: expected a JSON object"),
         ([HEADER, ROWS[0], {"t": -1, "in": 1, "out": 1}], "t:3: t is -1"),
         ([HEADER, {"t": 0, "in": 0, "out": 1}], "t:2: in is 0"),
+        ([HEADER, {"t": 0, "in": 1}], "t:2: out is None"),
+        ([HEADER, {"t": 0, "in": 1, "out": 1, "b": "x"}], "t:2: b is 'x'"),
         ([HEADER, {"t": 0, "in": 9, "out": 1, "b": [0]}], "1 blocks of 8 are less than 9"),
         ([{"block": "x"}, ROWS[2]], "t:1: block is 'x'"),
     ],
@@ -86,3 +88,27 @@ def test_a_broken_file_is_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(TraceError, match="is no trace"):
         read_trace(path)
+
+
+def arriving(*times: float) -> Trace:
+    return Trace("made up", 0, [TraceRequest(time, 1, 1) for time in times])
+
+
+def test_a_changed_rate_stretches_time_and_keeps_bursts() -> None:
+    made = arriving(0.0, 1.0, 1.0, 4.0)
+    assert made.rate == 1.0
+    faster = made.at_rate(2.0)
+    assert faster.rate == 2.0
+    assert [request.arrival_s for request in faster.requests] == [0.0, 0.5, 0.5, 2.0]
+
+
+def test_a_trace_of_one_moment_has_no_rate_to_change() -> None:
+    with pytest.raises(TraceError, match="at once"):
+        arriving(0.0, 0.0).at_rate(2.0)
+
+
+def test_the_shareable_part_is_that_of_leading_blocks_seen_before() -> None:
+    # Of 105 tokens: none, 20 (two blocks), none (the same blocks behind another one), 20 (all).
+    prompts = ((30, (0, 1, 2)), (25, (0, 1, 3)), (30, (4, 1, 2)), (20, (0, 1)))
+    requests = [TraceRequest(0.0, size, 1, blocks) for size, blocks in prompts]
+    assert Trace("made up", 10, requests).shareable() == 40 / 105

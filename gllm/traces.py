@@ -1,57 +1,53 @@
-"""Request traces: arrivals, lengths and shared prefixes, read from gzip'd or plain JSON lines.
+"""Timed traces: arrivals, lengths and shared prefixes, read from JSON lines, gzip'd or plain.
 
 The first line is a header `{"trace", "block", ...}`; every other line is a request
-`{"t": seconds, "in": prompt tokens, "out": output tokens, "b": [ids of prompt blocks]}`, `b` only
-where prompts share. A trace holds no tokens: `Prompts` makes them up, so that prompts agree exactly
-where their blocks do. Knows nothing of the engine that will serve them.
+`{"t": seconds, "in": prompt tokens, "out": output tokens, "b": [ids of prompt blocks]}`. A trace holds
+no tokens; `prompt` makes them up. Knows nothing of the engine that will serve them.
 """
 
 import gzip
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from gllm.config import ConfigError
 
 GZIP_MAGIC = b"\x1f\x8b"
-# Where a piece of made-up text begins: an odd stride visits every one of the starts before it repeats.
-NUM_STARTS = 1 << 20
-STRIDE = 0x9E375
-SEED = 1
 
 
-class TraceError(ValueError):
+class TraceError(ConfigError):
     """The file is not a trace, or cannot be changed as asked; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """One request of a trace."""
+    """One request of a trace; without blocks it shares nothing with others."""
 
-    arrival_s: float  # after the first one
+    arrival_s: float
     num_prompt_tokens: int
     num_output_tokens: int
-    blocks: tuple[int, ...] = ()  # of the prompt; empty: it shares nothing
+    blocks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Requests in order of arrival."""
+    """Requests in order of arrival. block_size: tokens of one block; 0 where no prompt shares anything."""
 
     name: str
-    block_size: int  # tokens; 0: no prompt shares anything
+    block_size: int
     requests: list[TraceRequest]
 
     @property
     def span_s(self) -> float:
+        """Seconds from the first arrival to the last."""
         return self.requests[-1].arrival_s - self.requests[0].arrival_s
 
     @property
     def rate(self) -> float:
-        """Requests per second; infinite if all arrive at once."""
+        """Requests a second; infinite if all arrive at once."""
         return len(self.requests) / self.span_s if self.span_s else float("inf")
 
     def first(self, count: int) -> "Trace":
@@ -60,25 +56,31 @@ class Trace:
 
     def at_rate(self, rate: float) -> "Trace":
         """The same requests at `rate` a second: time is stretched, bursts stay bursts."""
+        if not rate > 0:
+            raise TraceError(f"the request rate is {rate:g}, expected a number above 0")
         if not self.span_s:
             raise TraceError(f"all requests of {self.name} arrive at once: its rate cannot be changed")
-        stretch = self.rate / rate
-        requests = [replace(request, arrival_s=request.arrival_s * stretch) for request in self.requests]
-        return replace(self, requests=requests)
+        return self.slowed(self.rate / rate)
+
+    def slowed(self, factor: float) -> "Trace":
+        """The same requests, every arrival `factor` times as late; 0 makes all arrive at once."""
+        return replace(
+            self, requests=[replace(one, arrival_s=one.arrival_s * factor) for one in self.requests]
+        )
 
     def shortened(self, divisor: int) -> "Trace":
         """Every length divided by `divisor` (at least one token each), blocks too: for small models."""
-        if self.block_size % divisor:
+        if divisor < 1 or self.block_size % divisor:
             raise TraceError(
                 f"blocks of {self.block_size} tokens cannot be divided by {divisor}: choose a divisor of it"
             )
         requests = [
             replace(
-                request,
-                num_prompt_tokens=max(request.num_prompt_tokens // divisor, 1),
-                num_output_tokens=max(request.num_output_tokens // divisor, 1),
+                one,
+                num_prompt_tokens=max(one.num_prompt_tokens // divisor, 1),
+                num_output_tokens=max(one.num_output_tokens // divisor, 1),
             )
-            for request in self.requests
+            for one in self.requests
         ]
         return replace(self, block_size=self.block_size // divisor, requests=requests)
 
@@ -96,30 +98,18 @@ class Trace:
             num_shared += min(num_known * self.block_size, request.num_prompt_tokens)
         return num_shared / sum(request.num_prompt_tokens for request in self.requests)
 
+    def prompt(self, index: int, tokens: Callable[[str, int, int], "array[int]"]) -> "array[int]":
+        """The prompt of request number `index`.
 
-class Prompts:
-    """The tokens of a trace's prompts: pieces of one random text, each block id or request its own."""
-
-    def __init__(self, trace: Trace, vocab_size: int) -> None:
-        self._trace = trace
-        longest = max(request.num_prompt_tokens for request in trace.requests)
-        random = np.random.default_rng(SEED)
-        text = random.integers(0, vocab_size, NUM_STARTS + max(longest, trace.block_size), np.int32)
-        self._text = array("i", text.tobytes())
-
-    def tokens(self, index: int) -> "array[int]":
-        """The prompt of request number `index`."""
-        request = self._trace.requests[index]
-        if not request.blocks:
-            return self._piece(index, request.num_prompt_tokens)
-        tokens = array("i")
-        for block in request.blocks:
-            tokens.extend(self._piece(block, self._trace.block_size))
-        return tokens[: request.num_prompt_tokens]
-
-    def _piece(self, number: int, size: int) -> "array[int]":
-        start = number * STRIDE % NUM_STARTS
-        return self._text[start : start + size]
+        tokens: gives `count` tokens that only (kind, number) decide: equal blocks, equal tokens.
+        """
+        one = self.requests[index]
+        if not one.blocks:
+            return tokens("request", index, one.num_prompt_tokens)
+        made = array("i")
+        for block in one.blocks:
+            made.extend(tokens("block", block, self.block_size))
+        return made[: one.num_prompt_tokens]
 
 
 def read_trace(path: str | Path) -> Trace:
@@ -129,27 +119,25 @@ def read_trace(path: str | Path) -> Trace:
         lines = (gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw).decode().splitlines()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise TraceError(f"{path} is no trace: {error}") from error
-    rows = _rows(path, lines)
-    header = next(rows, {})
+    header, *rows = [_object(f"{path}:{number}", line) for number, line in enumerate(lines, 1)] or [{}]
     block_size = header.get("block", 0)
     if type(block_size) is not int or block_size < 0:
         raise TraceError(f"{path}:1: block is {block_size!r:.80}, expected a number of tokens, or 0")
-    requests = [_request(f"{path}:{line}", row, block_size) for line, row in enumerate(rows, start=2)]
+    requests = [_request(f"{path}:{number}", row, block_size) for number, row in enumerate(rows, 2)]
     if not requests:
         raise TraceError(f"{path} holds no request: expected a header line and one line a request")
-    requests.sort(key=lambda request: request.arrival_s)
+    requests.sort(key=lambda one: one.arrival_s)
     return Trace(str(header.get("trace", Path(path).name)), block_size, requests)
 
 
-def _rows(path: str | Path, lines: list[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise TraceError(f"{path}:{number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise TraceError(f"{path}:{number}: expected a JSON object, got {line:.80}")
-        yield row
+def _object(place: str, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise TraceError(f"{place}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise TraceError(f"{place}: expected a JSON object, got {line:.80}")
+    return row
 
 
 def _request(place: str, row: dict[str, Any], block_size: int) -> TraceRequest:
