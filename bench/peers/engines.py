@@ -14,7 +14,7 @@ OURS = "gllm"
 class Engine:
     """One column of the comparison. Paths are relative to the folder of the peers.
 
-    dtype: of weights and arithmetic; engines of one dtype are compared with each other.
+    dtype: of weights, and of the arithmetic where that is not named; those of one dtype are compared.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Engine:
     python: str  # of its environment; empty: the one that runs us
     model: str
     program: str = ""
+    arithmetic: str = ""
 
     @property
     def key(self) -> str:
@@ -38,7 +39,7 @@ class Engine:
         program = ["--program", str(peers / self.program)] if self.program else []
         return [
             python, "-m", f"bench.peers.{self.module}", "--model", str(peers / self.model),
-            "--dtype", self.dtype, "--num-threads", str(num_threads), *program,
+            "--dtype", self.arithmetic or self.dtype, "--num-threads", str(num_threads), *program,
         ]  # fmt: skip
 
 
@@ -55,4 +56,6 @@ def _of(dtype: str) -> tuple[Engine, ...]:
     )
 
 
-ENGINES = _of("float32") + _of("bfloat16")
+# Weights of 16 bits with the arithmetic of 32: what a CPU without products of 16 bits does best.
+OURS_WIDENED = Engine("gllm f32 math", "bfloat16", "run_gllm", "", "models/bfloat16", arithmetic="float32")
+ENGINES = (*_of("float32"), *_of("bfloat16"), OURS_WIDENED)
