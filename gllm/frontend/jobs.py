@@ -19,6 +19,7 @@ from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
 from gllm.frontend.streaming import merged
+from gllm.frontend.text_offsets import TextOffsets, offsets_in_prompt
 from gllm.frontend.tool_calls.call import ToolParser
 from gllm.frontend.tool_calls.demanded import demanded, parser_of_demanded
 from gllm.frontend.tool_calls.forms import FORMS, with_calls
@@ -105,13 +106,25 @@ class Jobs:
             params = replace(params, max_tokens=DEFAULT_COMPLETION_TOKENS)
         # All are checked before the first is generated.
         each = [self._checked(prompt, params, asked) for prompt in encoded]
+        num_best = None if body.best_of is None else body.n or 1
+        echoes = self._echoes(body, prompts, encoded) if body.echo else ()
+        tokenizer, num_shown = self._text.tokenizer, num_best or params.n
+
+        def offsets_of(choice: int) -> TextOffsets:
+            place = choice // num_shown
+            own = tokenizer.detokenizer(params.skip_special_tokens, after=encoded[place])
+            if not echoes:
+                return TextOffsets(own)
+            text, ids = echoes[place].text, echoes[place].token_ids
+            return TextOffsets(own, offsets_in_prompt(text, ids, tokenizer), len(text))
+
         return Job(
             encoded,
             each,
             body.queue(),
-            CompletionAnswer(self._model, body.shows(), self._text.tokenizer.bytes_of, body.request_id),
-            num_best=None if body.best_of is None else body.n or 1,
-            echoes=self._echoes(body, prompts, encoded) if body.echo else (),
+            CompletionAnswer(self._model, body.shows(), tokenizer.bytes_of, offsets_of, body.request_id),
+            num_best=num_best,
+            echoes=echoes,
         )
 
     async def chat(self, body: ChatBody, answer: Answer | None = None) -> Job:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gllm.frontend.text_offsets import TextOffsets
 from gllm.protocol.logits import Logprobs
 
 LEAST = -9999.0  # shown for a token that cannot be: JSON has no infinity
@@ -56,22 +57,17 @@ def chat_logprobs(positions: Sequence[TokenLogprobs], bytes_of: BytesOf) -> dict
 class CompletionLogprobs:
     """A choice's `logprobs` in a completion, piece by piece: each goes on where the last one ended."""
 
-    def __init__(self, bytes_of: BytesOf) -> None:
+    def __init__(self, bytes_of: BytesOf, offsets: TextOffsets) -> None:
         self._bytes_of = bytes_of
-        self._offset = 0  # in the text of the choice
+        self._offsets = offsets
 
     def piece(self, positions: Sequence[TokenLogprobs | None], token_ids: Sequence[int]) -> dict[str, Any]:
         """Of `token_ids`; None for the first token of a prompt, which nothing comes before."""
-        texts = [_text(self._bytes_of(token)) for token in token_ids]
-        offsets = []
-        for text in texts:
-            offsets.append(self._offset)
-            self._offset += len(text)
         return {
-            "tokens": texts,
+            "tokens": [_text(self._bytes_of(token)) for token in token_ids],
             "token_logprobs": [None if position is None else position.own for position in positions],
             "top_logprobs": [None if position is None else self._top(position) for position in positions],
-            "text_offset": offsets,
+            "text_offset": self._offsets.of(token_ids),
         }
 
     def _top(self, position: TokenLogprobs) -> dict[str, float]:

@@ -7,7 +7,7 @@ are encoded once a stream: this is the hot path, one event a commit and request.
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +22,7 @@ from gllm.frontend.logprobs import (
     chat_logprobs,
     prompt_logprobs,
 )
+from gllm.frontend.text_offsets import TextOffsets
 from gllm.frontend.tool_calls.call import ToolCall
 
 VERSION = version("gllm")
@@ -32,6 +33,11 @@ DONE = b"data: [DONE]\n\n"
 def no_bytes(token: int) -> bytes:
     """For answers that show no tokens."""
     raise LookupError(f"nobody said how token {token} reads")
+
+
+def no_offsets(choice: int) -> TextOffsets:
+    """For answers that show no tokens."""
+    raise LookupError(f"nobody said how the text of choice {choice} reads")
 
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -203,6 +209,8 @@ class ChoicesAnswer(Answer):
 
 
 class CompletionAnswer(ChoicesAnswer):
+    """offsets_of: makes the offsets of a choice's tokens in its text, by its index."""
+
     PREFIX, OBJECT, CHUNK = "cmpl", "text_completion", "text_completion"
 
     def __init__(
@@ -210,9 +218,11 @@ class CompletionAnswer(ChoicesAnswer):
         model: str,
         shows: Shows = TEXT_ALONE,
         bytes_of: BytesOf = no_bytes,
+        offsets_of: Callable[[int], TextOffsets] = no_offsets,
         name: str | None = None,
     ) -> None:
         super().__init__(model, shows, bytes_of, name)
+        self._offsets_of = offsets_of
         self._logprobs: dict[int, CompletionLogprobs] = {}  # of each choice, so far
 
     def choice(self, index: int, result: TextResult) -> dict[str, Any]:
@@ -223,7 +233,10 @@ class CompletionAnswer(ChoicesAnswer):
         return f'"text":{_text(delta.text)}'
 
     def logprobs(self, index: int, part: TextDelta | TextResult) -> dict[str, Any]:
-        so_far = self._logprobs.setdefault(index, CompletionLogprobs(self._bytes_of))
+        so_far = self._logprobs.get(index)
+        if so_far is None:
+            so_far = CompletionLogprobs(self._bytes_of, self._offsets_of(index))
+            self._logprobs[index] = so_far
         echoed, positions = part.echoed, list[TokenLogprobs | None](part.logprobs)
         if echoed:
             told = part.prompt_logprobs or {}

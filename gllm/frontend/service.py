@@ -67,7 +67,8 @@ class Service:
     async def answer(self, request: Request, job: Job, stream: bool) -> Response:
         """The answer of `job`: as events, or whole."""
         state = request.state
-        job.queue = replace(job.queue, name=state.request_id, tenant=state.tenant)
+        name = job.queue.name or state.request_id
+        job.queue = replace(job.queue, name=name, tenant=state.tenant)
         if stream:
             return await EventStream.begin(request.receive, self.jobs.events(job), job.answer.failure)
         answer = await unless_gone(request.receive, self.jobs.whole(job))

@@ -154,7 +154,7 @@ class GenerationBody(StructuredBody):
 
     def queue(self) -> QueueParams:
         """How to wait; raises `ParameterError`."""
-        return QueueParams(**self._given(QUEUE_FIELDS))
+        return QueueParams(**self._given(QUEUE_FIELDS), name=self.request_id or "")
 
     def _given(self, names: Sequence[str]) -> dict[str, Any]:
         """Those of the fields that are not null."""

@@ -95,7 +95,7 @@ class Submit(Message):
     timeout_s: float = wire(Float(0.0, 1e9))  # to be begun within; 0: no deadline
     cache_salt: str = wire(Text(MAX_SALT))  # only requests with the same one share cached pages
     is_constrained: bool = wire(Flag(), default_factory=bool)  # a `Mask` follows for every token
-    name: str = wire(Text(MAX_NAME), default_factory=str)  # what people call it: the client's X-Request-Id
+    name: str = wire(Text(MAX_NAME), default_factory=str)  # what people call it: the client's name for it
 
     def check(self) -> None:
         if not self.prompt:

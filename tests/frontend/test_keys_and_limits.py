@@ -122,13 +122,17 @@ def test_requests_are_listed_with_what_they_wait_for(keyed: Deployment) -> None:
     }
 
 
-def test_a_request_goes_to_the_scheduler_under_its_x_request_id(keyed: Deployment) -> None:
+def test_a_request_goes_to_the_scheduler_under_its_request_id_else_its_x_request_id(
+    keyed: Deployment,
+) -> None:
     keyed.answers("fine")
     body = {"model": "tiny", "prompt": "hello"}
     headers = {**bearer("sk-search"), "x-request-id": "trace-17"}
     answer = keyed.http.post("/v1/completions", json=body, headers=headers)
     assert answer.headers["x-request-id"] == "trace-17"
     assert keyed.scheduler.submits[-1].name == "trace-17"
+    keyed.http.post("/v1/completions", json={**body, "request_id": "own-18"}, headers=headers)
+    assert keyed.scheduler.submits[-1].name == "own-18"  # the body's own name is the nearer one
 
 
 def test_a_key_over_its_requests_a_minute_is_told_when_to_come_again(keyed: Deployment) -> None:

@@ -102,7 +102,8 @@ def endpoints(service: Service, *, like_vllm: bool) -> list[Endpoint]:
         if not found.requests or len(name) > MAX_NAME:
             raise ApiError(
                 404,
-                f"no request {name[:200]!r} runs or waits: give the X-Request-Id of one that has not ended",
+                f"no request {name[:200]!r} runs or waits: give the request_id, or X-Request-Id, of "
+                "one that has not ended",
                 param="id",
             )
         return JSONResponse(
