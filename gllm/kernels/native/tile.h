@@ -33,9 +33,9 @@ INLINE void widen(int type, const void *panel, long k, vec *w0, vec *w1) {
         bytes first, second;
         memcpy(&first, (const int8_t *)panel + k * PANEL, sizeof first);
         memcpy(&second, (const int8_t *)panel + k * PANEL + LANES, sizeof second);
-        /* By way of 32 bits: from 8 bits to floats at once gcc 12 converts element by element. */
-        *w0 = __builtin_convertvector(__builtin_convertvector(first, ivec), vec);
-        *w1 = __builtin_convertvector(__builtin_convertvector(second, ivec), vec);
+        /* Twice as wide each time: what widens more at once, gcc 12 converts element by element. */
+        *w0 = __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(first, shorts), ivec), vec);
+        *w1 = __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(second, shorts), ivec), vec);
     }
 }
 
