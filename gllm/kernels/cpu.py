@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
-from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear
+from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear, plain_linear
 from gllm.kernels.reference import GREEDY_BELOW, MASK32, PHILOX_KEY_STEPS, PHILOX_MULTIPLIERS, PHILOX_ROUNDS
 
 # of this backend, too
@@ -42,12 +42,12 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return F.rms_norm(residual, weight.shape, weight, eps), residual
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
-    return PlainLinear(weight, bias)
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainLinear:
+    return plain_linear(weight, bias, scale)
 
 
-def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
-    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
+def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainGatedLinear:
+    return PlainGatedLinear(plain_linear(weight, bias, scale), silu_mul)
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
 from gllm.kernels.experts import mix_experts
 from gllm.kernels.head_norm import norm_heads
-from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear
+from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear, plain_linear
 from gllm.kernels.logits import add_to_logits, apply_masks, ban_words, penalize
 from gllm.kernels.logprobs import logprobs
 from gllm.kernels.norm import add_rms_norm, rms_norm
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> PlainLinear:
-    return PlainLinear(weight, bias)
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainLinear:
+    return plain_linear(weight, bias, scale)
 
 
-def gated_linear(weight: Tensor, bias: Tensor | None = None) -> PlainGatedLinear:
-    return PlainGatedLinear(PlainLinear(weight, bias), silu_mul)
+def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainGatedLinear:
+    return PlainGatedLinear(plain_linear(weight, bias, scale), silu_mul)
 
 
 def group_rows(

@@ -19,7 +19,6 @@ class Operators(Protocol):
     """What every backend offers.
 
     STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
-        A backend without int8 among them need not know the argument `scale`.
     PACKS_WEIGHTS: whether these make a copy of the weight in another form.
     """
 

@@ -23,6 +23,11 @@ class PlainLinear:
         return F.linear(x, self.weight, self.bias)
 
 
+def plain_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainLinear:
+    """See `reference.linear`: a weight with scales is widened here, once."""
+    return PlainLinear(weight if scale is None else weight * scale[:, None], bias)
+
+
 @dataclass(frozen=True, slots=True)
 class PlainGatedLinear:
     """silu of the first half of the outputs times the second half."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gllm.kernels.linear import PACKS_WEIGHTS as PACKS_WEIGHTS
 from gllm.kernels.linear import STORED_DTYPES as STORED_DTYPES
-from gllm.kernels.linear import PlainGatedLinear, PlainLinear
+from gllm.kernels.linear import PlainGatedLinear, PlainLinear, plain_linear
 
 GREEDY_BELOW = 1e-5  # a temperature under this is 0: dividing by it would leave one token anyway
 
@@ -46,7 +46,7 @@ def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = No
     weight: [out, in], which may be given up afterwards; bias: [out]. x: [rows, in]; returns [rows, out].
     scale: float32 [out], of an int8 weight, whose rows it multiplies.
     """
-    return PlainLinear(weight if scale is None else weight * scale[:, None], bias)
+    return plain_linear(weight, bias, scale)
 
 
 def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainGatedLinear:
