@@ -1,13 +1,12 @@
-"""What all connections have in common: the limits, `Hello`, and how a record becomes a message.
+"""What all connections have in common: the limits, `Hello`, and the vocabulary `message`.
 
-`BY_TAG` knows the messages of those modules that were imported; `messages` imports all of them.
+It knows the messages of those modules that were imported; `messages` imports all of them.
 """
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import ClassVar, TypeVar, dataclass_transform
 
-from gllm.protocol.wire import Int, ProtocolError, Record, Text, record, wire
+from gllm.protocol.tagged import Tagged, Vocabulary
+from gllm.protocol.wire import Int, ProtocolError, Text, wire
 
 PROTOCOL_VERSION = 3
 
@@ -34,30 +33,13 @@ class Role(StrEnum):
     WORKER = "worker"
 
 
-class Message(Record):
-    """A record that travels by itself; its tag is the first item of the array."""
+class Message(Tagged):
+    """A record that travels by itself."""
 
-    TAG: ClassVar[int] = -1
     __slots__ = ()
 
 
-M = TypeVar("M", bound=Message)
-BY_TAG: dict[int, type[Message]] = {}
-
-
-@dataclass_transform(field_specifiers=(wire,))
-def message(tag: int) -> Callable[[type[M]], type[M]]:
-    """Class decorator: a record that travels under the number `tag`."""
-
-    def register(cls: type[M]) -> type[M]:
-        made = record(cls)
-        made.TAG = tag
-        if tag in BY_TAG:
-            raise TypeError(f"{cls.__name__} and {BY_TAG[tag].__name__} share the tag {tag}")
-        BY_TAG[tag] = made
-        return made
-
-    return register
+message = Vocabulary(Message)
 
 
 @message(1)

@@ -16,7 +16,6 @@ whoever knows one message can decode all.
 """
 
 from gllm.protocol.base import (
-    BY_TAG,
     MAX_LABEL,
     MAX_LISTED,
     MAX_NAME,
@@ -73,7 +72,6 @@ from gllm.protocol.step_messages import (
 )
 
 __all__ = [
-    "BY_TAG",
     "MAX_LABEL",
     "MAX_LISTED",
     "MAX_MASK_BYTES",

@@ -195,6 +195,13 @@ class Many:
         return [self.item.read(item) for item in raw]
 
 
+def wire(kind: Kind, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
+    """Field specifier: this field travels as `kind`; `default` is, and `default_factory` makes, what a
+    sender need not say. On the wire every field is there."""
+    return field(default=default, default_factory=default_factory, metadata={"kind": kind})
+
+
+@dataclass_transform(field_specifiers=(wire,))
 class Record:
     """Base of every class that travels: its fields, in order, are an array on the wire."""
 
@@ -233,13 +240,6 @@ class Nested:
         return read_record(self.cls, raw)
 
 
-def wire(kind: Kind, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
-    """Field specifier: this field travels as `kind`; `default` is, and `default_factory` makes, what a
-    sender need not say. On the wire every field is there."""
-    return field(default=default, default_factory=default_factory, metadata={"kind": kind})
-
-
-@dataclass_transform(field_specifiers=(wire,))
 def record(cls: type[R]) -> type[R]:
     """Class decorator: a slotted dataclass whose fields are written and read in order."""
     made = dataclass(slots=True)(cls)

@@ -9,13 +9,11 @@ Knows nothing of who writes, nor of what a core makes of an event.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import IO, ClassVar, TypeVar, dataclass_transform
-
-import msgpack
+from typing import IO
 
 from gllm.protocol.messages import (
     MAX_SEQUENCES,
@@ -25,6 +23,7 @@ from gllm.protocol.messages import (
     Submit,
     WorkerReady,
 )
+from gllm.protocol.tagged import Tagged, Vocabulary, pack
 from gllm.protocol.wire import (
     Bytes,
     Column,
@@ -33,10 +32,8 @@ from gllm.protocol.wire import (
     Ints,
     Nested,
     ProtocolError,
-    Record,
     Text,
     read_record,
-    record,
     wire,
 )
 from gllm.scheduler.kinds import SECONDS
@@ -53,30 +50,13 @@ class RecordingError(ValueError):
     """The file is no recording, or one that this gLLM cannot read; the message is one sentence."""
 
 
-class Event(Record):
+class Event(Tagged):
     """One frame."""
 
-    TAG: ClassVar[int] = -1
     __slots__ = ()
 
 
-E = TypeVar("E", bound=Event)
-BY_TAG: dict[int, type[Event]] = {}
-
-
-@dataclass_transform(field_specifiers=(wire,))
-def event(tag: int) -> Callable[[type[E]], type[E]]:
-    """Class decorator: an event that is written under the number `tag`."""
-
-    def register(cls: type[E]) -> type[E]:
-        made = record(cls)
-        made.TAG = tag
-        if tag in BY_TAG:
-            raise TypeError(f"{cls.__name__} and {BY_TAG[tag].__name__} share the tag {tag}")
-        BY_TAG[tag] = made
-        return made
-
-    return register
+event = Vocabulary(Event)
 
 
 @event(0)
@@ -172,9 +152,9 @@ class CacheReset(Event):
     now: float = wire(SECONDS)
 
 
-def frame(event: Event) -> bytes:
-    """The frame of `event`."""
-    body: bytes = msgpack.packb([event.TAG, *event.to_wire()])
+def frame(noted: Event) -> bytes:
+    """The frame of `noted`."""
+    body = pack(noted)
     if len(body) > MAX_FRAME_BYTES:
         raise RecordingError(f"a frame of {len(body)} bytes: at most {MAX_FRAME_BYTES} are allowed")
     return LENGTH.pack(len(body)) + body
@@ -182,20 +162,13 @@ def frame(event: Event) -> bytes:
 
 def event_of(body: bytes) -> Event:
     """The event in a frame; raises `ProtocolError`."""
-    try:
-        raw = msgpack.unpackb(body, max_map_len=0, max_ext_len=0)
-    except Exception as error:  # as in `codec.decode`: msgpack has many errors for one meaning
-        raise ProtocolError(f"not msgpack: {type(error).__name__}") from error
-    if type(raw) is not list or not raw or type(raw[0]) is not int or raw[0] not in BY_TAG:
-        raise ProtocolError(f"no event: {raw!r:.80}")
-    if raw[0] == Begin.TAG:
-        versions = raw[1:3]
-        if versions != [FORMAT_VERSION, PROTOCOL_VERSION]:
-            raise ProtocolError(
-                f"it has the versions {versions!r:.40} of format and protocol, this gLLM reads "
-                f"{[FORMAT_VERSION, PROTOCOL_VERSION]}: replay it with the gLLM that wrote it"
-            )
-    return read_record(BY_TAG[raw[0]], raw[1:])
+    cls, raw = event.split(body)
+    if cls is Begin and raw[:2] != [FORMAT_VERSION, PROTOCOL_VERSION]:
+        raise ProtocolError(
+            f"it has the versions {raw[:2]!r:.40} of format and protocol, this gLLM reads "
+            f"{[FORMAT_VERSION, PROTOCOL_VERSION]}: replay it with the gLLM that wrote it"
+        )
+    return read_record(cls, raw)
 
 
 @dataclass

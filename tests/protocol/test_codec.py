@@ -12,7 +12,6 @@ from gllm.protocol import wire
 from gllm.protocol.codec import decode, encode
 from gllm.protocol.logits import Logprobs, Shaping
 from gllm.protocol.messages import (
-    BY_TAG,
     PROTOCOL_VERSION,
     Admit,
     Cached,
@@ -25,8 +24,12 @@ from gllm.protocol.messages import (
     StepResult,
     Submit,
     Tokens,
+    message,
 )
+from gllm.protocol.tagged import Tagged
 from gllm.protocol.wire import ProtocolError, Record, column, floats
+
+BY_TAG = message.by_tag
 
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
@@ -237,3 +240,19 @@ def test_a_plan_for_256_rows_is_small() -> None:
     assert decode(
         encode(StepPlan(1, 8, column([3]), column([3]), column(), column(), [admit], column()))
     ).admits == [admit]  # type: ignore[attr-defined]
+
+
+def test_a_tag_is_given_once_and_only_to_a_class_of_its_vocabulary() -> None:
+    with pytest.raises(TypeError, match="Other and Hello share the tag 1"):
+
+        @message(1)
+        class Other(Message):
+            """Takes the number of `Hello`."""
+
+    with pytest.raises(TypeError, match="Stranger is no Message"):
+
+        @message(1000)
+        class Stranger(Tagged):
+            """Is of no vocabulary."""
+
+    assert 1000 not in BY_TAG
