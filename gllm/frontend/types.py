@@ -4,6 +4,7 @@ Ranges of sampling belong to `SamplingParams`; what else a body may hold to `fie
 """
 
 import reprlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -59,7 +60,7 @@ class StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = None
 
 
-class GenerationBody(StructuredBody):
+class GenerationBody(StructuredBody, ABC):
     """What both generating routes take. A null is the same as leaving the field out."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -118,9 +119,9 @@ class GenerationBody(StructuredBody):
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
+    @abstractmethod
     def num_logprobs(self) -> int | None:
         """How many likeliest tokens are shown with each token, beside its own; None: not even its own."""
-        raise NotImplementedError
 
     def shows(self) -> Shows:
         """What the answer shows beside its text."""
