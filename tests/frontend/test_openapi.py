@@ -13,12 +13,13 @@ from test_tool_calls import ONE, WEATHER, shared  # noqa: F401 - the fixture of 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.adapters.messages_body import CountBody, MessagesBody
 from gllm.frontend.adapters.responses_body import ResponsesBody
+from gllm.frontend.generation_body import read_body
 from gllm.frontend.messages import checked_messages
 from gllm.frontend.openapi import document
 from gllm.frontend.params import ParameterError
 from gllm.frontend.routes.endpoint import Endpoint
 from gllm.frontend.routes.tokens import DetokenizeBody, TokenizeBody
-from gllm.frontend.types import ChatBody, CompletionBody, read_body
+from gllm.frontend.types import ChatBody, CompletionBody
 
 USER: list[Any] = [{"role": "user", "content": "hello"}]
 BODIES: dict[str, dict[str, Any]] = {

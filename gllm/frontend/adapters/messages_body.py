@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from gllm.frontend.adapters.translated import Translated, part_text, text_of
 from gllm.frontend.body_schemas import INPUT_TOOL_CHOICE, INPUT_TOOLS, SYSTEM, TURNS
+from gllm.frontend.generation_body import GenerationBody, NumTokens, Unchecked
 from gllm.frontend.messages import MAX_MESSAGES
 from gllm.frontend.params import ParameterError
 from gllm.frontend.tool_calls.call import dumps
-from gllm.frontend.types import GenerationBody, NumTokens, Unchecked
 
 UNSUPPORTED = "unsupported_parameter"
 NAMES = {

@@ -10,8 +10,8 @@ from pydantic import Field, WithJsonSchema
 
 from gllm.frontend.adapters.translated import Translated, text_of
 from gllm.frontend.body_schemas import FLAT_TOOL_CHOICE, FLAT_TOOLS, INPUT, TEXT
+from gllm.frontend.generation_body import GenerationBody, NumTokens, Unchecked
 from gllm.frontend.params import ParameterError
-from gllm.frontend.types import GenerationBody, NumTokens, Unchecked
 
 UNSUPPORTED = "unsupported_parameter"
 TEXT_PARTS = ("input_text", "output_text", "text")

@@ -6,10 +6,11 @@ from starlette.responses import JSONResponse, Response
 from gllm.frontend.adapters.messages_answer import MessagesAnswer, error_body
 from gllm.frontend.adapters.messages_body import CountBody, MessagesBody
 from gllm.frontend.answer_shapes import InputTokens, Message, MessagesError
+from gllm.frontend.generation_body import read_body
 from gllm.frontend.routes.endpoint import Endpoint
 from gllm.frontend.routes.openai import GENERATING
 from gllm.frontend.service import Service
-from gllm.frontend.types import ChatBody, read_body
+from gllm.frontend.types import ChatBody
 
 
 def endpoints(service: Service) -> list[Endpoint]:

@@ -8,10 +8,11 @@ from starlette.responses import JSONResponse, Response
 
 from gllm.frontend.answer_shapes import Detokenized, Tokenized
 from gllm.frontend.body_schemas import MESSAGES, TOOLS, or_null
+from gllm.frontend.generation_body import Unchecked, read_body
 from gllm.frontend.params import ParameterError
 from gllm.frontend.routes.endpoint import Endpoint
 from gllm.frontend.service import Service
-from gllm.frontend.types import ChatBody, Unchecked, read_body
+from gllm.frontend.types import ChatBody
 from gllm.protocol.wire import INT32_MAX
 
 STATUSES = frozenset({400, 404, 413, 503})
