@@ -40,17 +40,17 @@ class Timeline:
     """The newest spans of one process, `max_spans` at most."""
 
     def __init__(self, max_spans: int = MAX_SPANS) -> None:
-        self._spans: deque[Span] = deque(maxlen=max_spans)
+        # As the fields of `Span`, which would take longer to make: a worker adds between two steps.
+        self._rows: deque[tuple[str, str, int, int, dict[str, int]]] = deque(maxlen=max_spans)
         self._num_added = 0
 
     def add(self, lane: str, name: str, start_ns: int, end_ns: int, **args: int) -> None:
-        self._spans.append(Span(lane, name, start_ns, end_ns, args))
+        self._rows.append((lane, name, start_ns, end_ns, args))
         self._num_added += 1
 
     def save(self, run_dir: Path, process: str) -> None:
         """Leave the spans in the run directory for the launcher to find."""
-        rows = [[one.lane, one.name, one.start_ns, one.end_ns, one.args] for one in self._spans]
-        part = {"dropped": self._num_added - len(rows), "spans": rows}
+        part = {"dropped": self._num_added - len(self._rows), "spans": list(self._rows)}
         file = run_dir / PART.format(f"{process}-{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):  # a launcher that failed has tidied up already
             file.write_text(json.dumps(part, separators=(",", ":")))

@@ -59,19 +59,21 @@ def serve(
     poller.register(under_way.woken, zmq.POLLIN)
     idle_since = time.monotonic_ns()
     while True:
-        # A plan too early stays in its socket.
-        poller.register(plans.socket, zmq.POLLIN if under_way.has_room else 0)
-        readable = dict(poller.poll())
-        if child.control.socket in readable and isinstance(child.told(), Stop):
-            return
-        under_way.hush()
-        if plans.socket in readable:
-            plan = _take(plans, child.epoch)
-            if plan is not None:
-                start = time.monotonic_ns()
-                idle = 0 if under_way else max(start - idle_since, 0)
-                with _failure_told(plan, results):
-                    under_way.add(Launched(plan, runner.launch(plan), start, idle))
+        # A plan too early stays in its socket. One that is there is run without asking the poller, which
+        # is time between two steps: the other sockets wait for the few plans in flight at most.
+        plan = _take(plans, child.epoch) if under_way.has_room else None
+        if plan is None:
+            poller.register(plans.socket, zmq.POLLIN if under_way.has_room else 0)
+            readable = dict(poller.poll())
+            if child.control.socket in readable and isinstance(child.told(), Stop):
+                return
+            if under_way.woken.fileno() in readable:
+                under_way.hush()
+        else:
+            start = time.monotonic_ns()
+            idle = 0 if under_way else max(start - idle_since, 0)
+            with _failure_told(plan, results):
+                under_way.add(Launched(plan, runner.launch(plan), start, idle))
         while (step := under_way.oldest_home()) is not None:
             with _failure_told(step.plan, results):
                 result = _result(step, idle_since)
@@ -116,11 +118,11 @@ def _ready(epoch: int, runner: "ModelRunner") -> WorkerReady:
 
 
 def _take(plans: Channel, epoch: int) -> StepPlan | None:
-    """The next plan, if it is meant for this start of the worker."""
-    message = plans.receive()
+    """The next plan, if one is there and meant for this start of the worker."""
+    message = plans.receive(timeout_s=0)
     if isinstance(message, StepPlan):
         return message if message.epoch == epoch else None
-    if isinstance(message, Hello):
+    if message is None or isinstance(message, Hello):
         return None
     raise ProtocolError(f"expected a plan, got {type(message).__name__}")
 

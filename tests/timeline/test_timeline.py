@@ -109,32 +109,58 @@ def test_a_serving_run_writes_all_three_lanes(tmp_path: Path) -> None:
     assert names.count("process output") >= 24
 
 
+def share_planned_ahead(blocks: list[dict[str, Any]]) -> float:
+    """How many steps, of those behind another one, had their plan sent before that other one ended."""
+    sent = {
+        block["args"]["step"]: block["ts"] + block["dur"]
+        for block in blocks
+        if block["name"].startswith("schedule")
+    }
+    pairs = list(pairwise(block for block in blocks if block["lane"] == "worker"))
+    ahead = [sent[later["args"]["step"]] < earlier["ts"] + earlier["dur"] for earlier, later in pairs]
+    return sum(ahead) / len(ahead)
+
+
 @pytest.mark.parametrize("depth", [1, 2])
 def test_an_offline_run_writes_it_too_at_any_depth(tmp_path: Path, depth: int) -> None:
     path = tmp_path / "trace.json"
     with LLM(model=MODEL, trace_file=str(path), num_micro_batches=depth, **OPTIONS) as llm:
         llm.generate(["One, two"] * 4, SamplingParams(max_tokens=10, ignore_eos=True))
-    steps = check_worker(check_format(path))
-    assert sum(step["args"]["rows"] for step in steps) >= 4 * 10
+    blocks = check_format(path)
+    assert sum(step["args"]["rows"] for step in check_worker(blocks)) >= 4 * 10
+    if depth == 1:
+        assert share_planned_ahead(blocks) == 0
+
+
+def long_steps(path: Path, model: Path) -> list[dict[str, Any]]:
+    """The blocks of a run whose steps take many milliseconds: dummy weights, many rows."""
+    if not model.exists():
+        shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
+        config = json.loads((model / "config.json").read_text())
+        sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 16}
+        (model / "config.json").write_text(json.dumps(config | sizes))
+    with LLM(model=model, load_format="dummy", trace_file=str(path), **OPTIONS) as llm:
+        llm.generate(["One"] * 128, SamplingParams(max_tokens=14, ignore_eos=True), use_tqdm=False)
+    return check_format(path)
 
 
 def test_steps_of_a_worker_with_two_plans_in_flight_touch_each_other(tmp_path: Path) -> None:
-    """Dummy weights and many rows make long steps. In the median, because others disturb single ones."""
-    path, model = tmp_path / "trace.json", tmp_path / "model"
-    shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("*.safetensors"))
-    config = json.loads((model / "config.json").read_text())
-    sizes = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8}
-    (model / "config.json").write_text(json.dumps(config | sizes))
-    with LLM(model=model, load_format="dummy", trace_file=str(path), **OPTIONS) as llm:
-        llm.generate(["One"] * 64, SamplingParams(max_tokens=40, ignore_eos=True), use_tqdm=False)
-    steps = check_worker(check_format(path))[5:]
-    assert statistics.median(step["dur"] for step in steps) > 5_000, "microseconds"
-    shares = [
-        (later["ts"] - earlier["ts"] - earlier["dur"]) / (later["ts"] - earlier["ts"])
-        for earlier, later in pairwise(steps)
-    ]
-    print(f"idle share of {len(shares)} steps in the median: {statistics.median(shares):.2%}")
-    assert statistics.median(shares) < 0.02, shares
+    """Others on the machine can only add to the time between two steps, and what they add does not grow
+    with the step. So steps are long, single ones do not count, and one of three runs is enough. That the
+    next plan waits for the worker, and not the worker for it, must hold in each."""
+    for number in range(3):
+        blocks = long_steps(tmp_path / f"trace-{number}.json", tmp_path / "model")
+        assert share_planned_ahead(blocks) > 0.9
+        steps = check_worker(blocks)[3:]
+        assert statistics.median(step["dur"] for step in steps) > 5_000, "microseconds"
+        shares = [
+            (later["ts"] - earlier["ts"] - earlier["dur"]) / (later["ts"] - earlier["ts"])
+            for earlier, later in pairwise(steps)
+        ]
+        print(f"idle share of {len(shares)} steps in the median: {statistics.median(shares):.2%}")
+        if statistics.median(shares) < 0.02:
+            return
+    pytest.fail(f"the worker stood idle between its steps in each of three runs, in the last one {shares}")
 
 
 def test_no_file_and_no_spans_where_none_is_wanted(tmp_path: Path) -> None:
