@@ -5,33 +5,26 @@ Knows nothing of models, slots or steps.
 """
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gllm.kernels import cpu
 from gllm.kernels.native.library import library
+from gllm.kernels.packed_linear import PACKS_WEIGHTS as PACKS_WEIGHTS
+from gllm.kernels.packed_linear import STORED_DTYPES as STORED_DTYPES
+from gllm.kernels.packed_linear import OutOfMemoryError
+from gllm.kernels.packed_linear import gated_linear as gated_linear
+from gllm.kernels.packed_linear import linear as linear
 from gllm.kernels.reference import group_rows as group_rows
 
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as linear.c numbers them
-STORED_DTYPES = tuple(TYPES)  # of weights: what memory is read for, not what is computed in
-PACKS_WEIGHTS = True
-
 native = cast(ctypes.CDLL, library())
-PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
-LANES = PANEL // 2
 
 
 def __getattr__(name: str) -> Any:
     """The operators that are not here."""
     return getattr(cpu, name)
-
-
-class OutOfMemoryError(MemoryError):
-    """The workspace of a step could not be allocated."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -134,77 +127,3 @@ def greedy(logits: Tensor) -> Tensor:
     tokens = torch.empty(rows, dtype=torch.int64)
     native.gllm_greedy(logits.contiguous().data_ptr(), rows, size, tokens.data_ptr())
     return tokens
-
-
-# ---- products with weights --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PackedLinear:
-    """x @ weight.T * scale + bias; with is_gated silu of the first half of the outputs times the second half.
-
-    weight: panels of PANEL outputs, [panels, in, PANEL]; bias, scale: float32 [panels * PANEL] or none.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: Tensor | None
-    num_outputs: int
-    is_gated: bool
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows, size = x.shape
-        y = torch.empty((rows, self.num_outputs // 2 if self.is_gated else self.num_outputs))
-        failed = native.gllm_linear(
-            x.data_ptr(),
-            self.weight.data_ptr(),
-            TYPES[self.weight.dtype],
-            None if self.bias is None else self.bias.data_ptr(),
-            None if self.scale is None else self.scale.data_ptr(),
-            y.data_ptr(),
-            rows,
-            size,
-            self.num_outputs,
-            self.is_gated,
-        )
-        if failed:
-            raise OutOfMemoryError(f"no memory to pack {rows} rows of {size}")
-        return y
-
-
-def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
-    return _packed(weight, bias, scale, is_gated=False)
-
-
-def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
-    return _packed(weight, bias, scale, is_gated=True)
-
-
-def _packed(weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, is_gated: bool) -> PackedLinear:
-    def by_output(column: Tensor | None) -> Tensor | None:
-        return None if column is None else _panels(column.float()[:, None], is_gated)[..., 0].reshape(-1)
-
-    # [panels, in, 2, LANES]; of 16 bits the halves are interleaved, as linear.c wants them.
-    order = (0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2)
-    panels = _panels(weight, is_gated).permute(order)
-    # numpy asks the system for large pages, so that a weight is read with few look-ups of addresses.
-    room = np.empty(panels.numel() * weight.itemsize, np.uint8)
-    packed = torch.from_numpy(room).view(weight.dtype).view(panels.shape).copy_(panels)
-    return PackedLinear(packed, by_output(bias), by_output(scale), len(weight), is_gated)
-
-
-def _panels(rows: Tensor, is_gated: bool) -> Tensor:
-    """[panels, 2, LANES, in] of [out, in]: both halves of a panel, zeros behind the last row.
-
-    Gates and what they let through are the halves of one panel.
-    """
-    parts = rows.chunk(2) if is_gated else (rows,)
-    step = LANES if is_gated else PANEL
-    missing = -len(parts[0]) % step
-    if missing:
-        empty = rows.new_zeros(missing, rows.shape[1])
-        parts = tuple(torch.cat([part, empty]) for part in parts)
-        rows = torch.cat(parts)
-    if is_gated:
-        return rows.view(2, -1, LANES, rows.shape[1]).transpose(0, 1)
-    return rows.view(-1, 2, LANES, rows.shape[1])

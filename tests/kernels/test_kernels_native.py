@@ -18,11 +18,12 @@ if library() is None:
         "no C compiler here; torch's operators are tested in test_kernels_cpu", allow_module_level=True
     )
 
-from gllm.kernels import cpu_native
+from gllm.kernels import cpu_native, packed_linear
 
 torch.set_num_threads(2)
 
 SEEDS = range(8)
+UNITS = (False, True) if packed_linear.HAS_MATRIX_UNIT else (False,)  # with vectors, and on the matrix unit
 EXACT = {"atol": 0.0, "rtol": 0.0}
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -31,22 +32,60 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def product(
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    *,
+    is_gated: bool = False,
+    on_matrix_unit: bool,
+) -> packed_linear.PackedLinear:
+    return packed_linear.packed(weight, bias, scale, is_gated=is_gated, on_matrix_unit=on_matrix_unit)
+
+
 def test_torch_and_the_library_share_one_pool_of_threads() -> None:
     assert cpu_native.native.omp_get_max_threads() == torch.get_num_threads()
 
 
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
 @pytest.mark.parametrize("is_gated", [False, True])
 @pytest.mark.parametrize(("num_outputs", "size"), [(96, 64), (70, 33), (258, 600), (2, 1)])
 @pytest.mark.parametrize("rows", [0, 1, 2, 11, 12, 13, 30, 200])
-def test_products_agree_with_double_precision(rows: int, num_outputs: int, size: int, is_gated: bool) -> None:
+def test_products_agree_with_double_precision(
+    rows: int, num_outputs: int, size: int, is_gated: bool, on_matrix_unit: bool
+) -> None:
     x, bias = normal(rows, size, seed=1), normal(num_outputs, seed=3)
     weight = normal(num_outputs, size, seed=2) * size**-0.5
     for given in (None, bias):
         expected = x.double() @ weight.double().T + (0 if given is None else given.double())
         if is_gated:
             expected = reference.silu_mul(expected)
-        make = cpu_native.gated_linear if is_gated else cpu_native.linear
-        torch.testing.assert_close(make(weight, given)(x).double(), expected, atol=3e-6, rtol=3e-6)
+        got = product(weight, given, is_gated=is_gated, on_matrix_unit=on_matrix_unit)(x)
+        torch.testing.assert_close(got.double(), expected, atol=3e-6, rtol=3e-6)
+
+
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
+@pytest.mark.parametrize("magnitude", [1e-20, 1.0, 1e15])
+def test_products_err_no_more_than_torch_s_in_float32(magnitude: float, on_matrix_unit: bool) -> None:
+    x, weight = normal(50, 2048, seed=1) * magnitude, normal(96, 2048, seed=2)
+    exact = x.double() @ weight.double().T
+    got = product(weight, on_matrix_unit=on_matrix_unit)(x)
+    ours, theirs = ((y.double() - exact).norm() / exact.norm() for y in (got, x @ weight.T))
+    print(f"relative error: ours {ours:.1e}, torch's {theirs:.1e}")
+    assert ours < 1.5 * theirs
+
+
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_row_without_numbers_spoils_no_other(value: float, on_matrix_unit: bool) -> None:
+    multiply = product(normal(70, 100, seed=1), on_matrix_unit=on_matrix_unit)
+    x = normal(40, 100, seed=2)
+    sound = multiply(x)
+    x[17, 5] = value
+    got = multiply(x)
+    assert not got[17].isfinite().any()
+    others = torch.arange(40) != 17
+    torch.testing.assert_close(got[others], sound[others], **EXACT)
 
 
 def in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,46 +94,51 @@ def in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
 @pytest.mark.parametrize("is_gated", [False, True])
 @pytest.mark.parametrize(("num_outputs", "size"), [(96, 64), (70, 33), (258, 600), (2, 1)])
 @pytest.mark.parametrize("rows", [0, 1, 2, 12, 13, 30, 200])
 def test_products_with_8_bits_agree_with_the_reference(
-    rows: int, num_outputs: int, size: int, is_gated: bool
+    rows: int, num_outputs: int, size: int, is_gated: bool, on_matrix_unit: bool
 ) -> None:
     x, bias = normal(rows, size, seed=1), normal(num_outputs, seed=3)
     weight, scale = in_8_bits(normal(num_outputs, size, seed=2) * size**-0.5)
     for given in (None, bias):
-        got, expected = (
-            (b.gated_linear if is_gated else b.linear)(weight, given, scale)(x)
-            for b in (cpu_native, reference)
-        )
+        got = product(weight, given, scale, is_gated=is_gated, on_matrix_unit=on_matrix_unit)(x)
+        expected = (reference.gated_linear if is_gated else reference.linear)(weight, given, scale)(x)
         torch.testing.assert_close(got, expected, atol=6e-6, rtol=6e-6)
 
 
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
 @pytest.mark.parametrize("dtype", cpu_native.STORED_DTYPES)
 @pytest.mark.parametrize("is_gated", [False, True])
-def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(is_gated: bool, dtype: torch.dtype) -> None:
-    make = cpu_native.gated_linear if is_gated else cpu_native.linear
+def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(
+    is_gated: bool, dtype: torch.dtype, on_matrix_unit: bool
+) -> None:
     weight, scale = normal(90, 700, seed=0), None
     if dtype == torch.int8:
         weight, scale = in_8_bits(weight)
-    product = make(weight.to(dtype), normal(90, seed=1), scale)
+    bias = normal(90, seed=1)
+    multiply = product(weight.to(dtype), bias, scale, is_gated=is_gated, on_matrix_unit=on_matrix_unit)
     x = normal(900, 700, seed=2)
-    together = product(x)
-    for rows in (1, 5, 12, 13, 24, 25, 100, 299, 500, 899):
-        torch.testing.assert_close(product(x[:rows]), together[:rows], **EXACT)
-        torch.testing.assert_close(product(x[-rows:]), together[-rows:], **EXACT)
+    together = multiply(x)
+    for rows in (1, 5, 12, 13, 16, 17, 24, 25, 33, 100, 299, 500, 899):
+        torch.testing.assert_close(multiply(x[:rows]), together[:rows], **EXACT)
+        torch.testing.assert_close(multiply(x[-rows:]), together[-rows:], **EXACT)
 
 
+@pytest.mark.parametrize("on_matrix_unit", UNITS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("rows", [1, 7, 40])
 @pytest.mark.parametrize("is_gated", [False, True])
 def test_a_shorter_weight_gives_the_bits_of_the_same_weight_in_32(
-    rows: int, is_gated: bool, dtype: torch.dtype
+    rows: int, is_gated: bool, dtype: torch.dtype, on_matrix_unit: bool
 ) -> None:
-    make = cpu_native.gated_linear if is_gated else cpu_native.linear
     weight, x = (30 * normal(100, 300, seed=0)).to(dtype), normal(rows, 300, seed=1)
-    torch.testing.assert_close(make(weight)(x), make(weight.float())(x), **EXACT)
+    short, whole = (
+        product(given, is_gated=is_gated, on_matrix_unit=on_matrix_unit) for given in (weight, weight.float())
+    )
+    torch.testing.assert_close(short(x), whole(x), **EXACT)
 
 
 def attend(case: Case) -> Tensor:

@@ -9,12 +9,10 @@
  * Source of the blocking: Goto and van de Geijn 2008. Knows nothing of layers.
  */
 #include <omp.h>
-#include <stdlib.h>
 
-#include "tile.h"
+#include "linear.h"
 
 #define DEPTH 256 /* of a block of weights: PANEL * DEPTH floats stay in the first cache */
-#define SMALL (4L << 20) /* work that one thread is done with before another has woken: about 40 us */
 #define AHEAD 768 /* bytes between what is computed with and what memory is asked for */
 #define BLOCK_ROWS (8 * ROWS) /* of x, that stay in the second cache */
 
@@ -25,10 +23,8 @@ typedef struct {
     long row_step, k_step;
     const void *weight;
     int type;
-    const float *bias, *scale;
-    float *y;
-    long rows, in, out, y_step;
-    int is_gated;
+    long in;
+    Outputs outputs;
 } Work;
 
 /* y of rows [start, end) for one panel. */
@@ -38,10 +34,11 @@ static void one_panel(const Work *work, long panel, long start, long end) {
     const long size = bytes_of(work->type), in = work->in;
     const char *weights = (const char *)work->weight + panel * in * PANEL * size;
     const long first = panel * PANEL;
-    const int is_whole = !work->is_gated && first + PANEL <= work->out;
-    const int is_direct = is_whole && !work->scale && !work->bias;
-    float *base = is_direct ? work->y + start * work->y_step + first : scratch;
-    const long base_step = is_direct ? work->y_step : PANEL;
+    const Outputs *outputs = &work->outputs;
+    const int is_whole = !outputs->is_gated && first + PANEL <= outputs->out;
+    const int is_direct = is_whole && !outputs->scale && !outputs->bias;
+    float *base = is_direct ? outputs->y + start * outputs->y_step + first : scratch;
+    const long base_step = is_direct ? outputs->y_step : PANEL;
     const long tiles = (end - start + ROWS - 1) / ROWS;
     for (long k = 0; k < in; k += DEPTH) {
         const long depth = in - k < DEPTH ? in - k : DEPTH;
@@ -83,26 +80,7 @@ static void one_panel(const Work *work, long panel, long start, long end) {
                 tile_int8(rows, depth, x, work->row_step, work->k_step, used, to, base_step, k == 0, ask, piece, lines);
         }
     }
-    if (is_direct) return;
-    for (long row = 0; row < end - start; row++) {
-        float *made = scratch + row * PANEL;
-        for (int half = 0; half < 2; half++) {
-            const long o = first + half * LANES;
-            vec x = load(made + half * LANES);
-            if (work->scale) x *= load(work->scale + o);
-            if (work->bias) x += load(work->bias + o);
-            store(made + half * LANES, x);
-        }
-        if (work->is_gated) {
-            const vec gate = load(made), up = load(made + LANES);
-            vec x = gate / (1.0f + exponential(-gate)) * up;
-            const long o = panel * LANES, wanted = work->out / 2;
-            memcpy(work->y + (start + row) * work->y_step + o, &x, 4 * (wanted - o < LANES ? wanted - o : LANES));
-        } else {
-            const long left = work->out - first;
-            memcpy(work->y + (start + row) * work->y_step + first, made, 4 * (left < PANEL ? left : PANEL));
-        }
-    }
+    if (!is_direct) finish(outputs, panel, start, end, scratch);
 }
 
 /* Rows of x beyond the last are zeros. */
@@ -119,36 +97,28 @@ static void pack_rows(const float *x, long rows, long in, long block, float *pac
             for (long i = count; i < ROWS; i++) to[k * ROWS + i] = 0;
 }
 
-static float *packed_rows;
-static size_t packed_size;
-
 /* x: [rows, in]; weight: packed; y: [rows, out], or [rows, out / 2] if is_gated. bias, scale: [panels * PANEL]
  * or none. Returns 0, or 1 if memory is short. One caller at a time. */
 int gllm_linear(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
                 long rows, long in, long out, int is_gated) {
-    Work work = {x, in, 1, weight, type, bias, scale, y, rows, in, out, is_gated ? out / 2 : out, is_gated};
+    static Workspace space;
+    Work work = {x, in, 1, weight, type, in, {bias, scale, y, out, is_gated ? out / 2 : out, is_gated}};
     const long panels = (out + PANEL - 1) / PANEL;
     const int is_packed = rows > ROWS;
     const long row_tiles = (rows + ROWS - 1) / ROWS;
+    float *packed_rows = NULL;
     if (is_packed) {
-        const size_t size = sizeof(float) * row_tiles * ROWS * in;
-        if (size > packed_size) {
-            free(packed_rows);
-            packed_rows = aligned_alloc(64, (size + 63) / 64 * 64);
-            packed_size = packed_rows ? size : 0;
-            if (!packed_rows) return 1;
-        }
+        packed_rows = reserve(&space, sizeof(float) * row_tiles * ROWS * in);
+        if (!packed_rows) return 1;
         work.x = packed_rows;
         work.row_step = 1;
         work.k_step = ROWS;
     }
     const long row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    /* A weight's byte takes as long as six rows' products with it, at 17 GB/s and 200 GFLOP/s a core. */
-    const int is_small = in * out * (rows + 6 * bytes_of(type)) < SMALL;
     long group = 4; /* panels that a thread takes at once */
     while (group > 1 && row_blocks * panels < 8 * group * omp_get_max_threads()) group /= 2;
     const long groups = (panels + group - 1) / group;
-#pragma omp parallel if (!is_small)
+#pragma omp parallel if (!is_small(rows, in, out, type))
     {
         if (is_packed) {
 #pragma omp for schedule(static)

@@ -1,0 +1,110 @@
+"""Products with weights in C: each weight is packed once, in the form that this processor multiplies fastest.
+
+Shapes and meanings are documented in `reference.py`. Knows nothing of the other operators.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gllm.kernels.native.library import library
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as tile.h numbers them
+STORED_DTYPES = tuple(TYPES)  # of weights: what memory is read for, not what is computed in
+PACKS_WEIGHTS = True
+
+native = cast(ctypes.CDLL, library())
+HAS_MATRIX_UNIT = bool(native.gllm_has_matrix_unit())
+PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
+LANES = PANEL // 2
+STEP = 32  # inputs that the matrix unit takes at once
+
+
+class OutOfMemoryError(MemoryError):
+    """The workspace of a step could not be allocated."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedLinear:
+    """x @ weight.T * scale + bias; with is_gated silu of the first half of the outputs times the second half.
+
+    weight: panels of PANEL outputs, [panels, in, PANEL], or of pairs of inputs for the matrix unit,
+    [panels, in / 2, PANEL, 2]; bias, scale: float32 [panels * PANEL] or none.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: Tensor | None
+    num_outputs: int
+    is_gated: bool
+    on_matrix_unit: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows, size = x.shape
+        y = torch.empty((rows, self.num_outputs // 2 if self.is_gated else self.num_outputs))
+        multiply = native.gllm_linear_amx if self.on_matrix_unit else native.gllm_linear
+        failed = multiply(
+            x.data_ptr(),
+            self.weight.data_ptr(),
+            TYPES[self.weight.dtype],
+            None if self.bias is None else self.bias.data_ptr(),
+            None if self.scale is None else self.scale.data_ptr(),
+            y.data_ptr(),
+            rows,
+            size,
+            self.num_outputs,
+            self.is_gated,
+        )
+        if failed:
+            raise OutOfMemoryError(f"no memory to pack {rows} rows of {size}")
+        return y
+
+
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
+    return packed(weight, bias, scale, is_gated=False, on_matrix_unit=HAS_MATRIX_UNIT)
+
+
+def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
+    return packed(weight, bias, scale, is_gated=True, on_matrix_unit=HAS_MATRIX_UNIT)
+
+
+def packed(
+    weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, is_gated: bool, on_matrix_unit: bool
+) -> PackedLinear:
+    """weight: [out, in]; bias, scale: [out] or none."""
+
+    def by_output(column: Tensor | None) -> Tensor | None:
+        return None if column is None else _panels(column.float()[:, None], is_gated)[..., 0].reshape(-1)
+
+    panels = _panels(weight, is_gated)
+    if on_matrix_unit:
+        panels = F.pad(panels, (0, -panels.shape[-1] % STEP))
+        panels = panels.reshape(*panels.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)
+    else:  # of 16 bits the halves are interleaved, as linear.c wants them
+        panels = panels.permute((0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2))
+    # numpy asks the system for large pages, so that a weight is read with few look-ups of addresses.
+    room = np.empty(panels.numel() * weight.itemsize, np.uint8)
+    copied = torch.from_numpy(room).view(weight.dtype).view(panels.shape).copy_(panels)
+    return PackedLinear(copied, by_output(bias), by_output(scale), len(weight), is_gated, on_matrix_unit)
+
+
+def _panels(rows: Tensor, is_gated: bool) -> Tensor:
+    """[panels, 2, LANES, in] of [out, in]: both halves of a panel, zeros behind the last row.
+
+    Gates and what they let through are the halves of one panel.
+    """
+    parts = rows.chunk(2) if is_gated else (rows,)
+    step = LANES if is_gated else PANEL
+    missing = -len(parts[0]) % step
+    if missing:
+        empty = rows.new_zeros(missing, rows.shape[1])
+        parts = tuple(torch.cat([part, empty]) for part in parts)
+        rows = torch.cat(parts)
+    if is_gated:
+        return rows.view(2, -1, LANES, rows.shape[1]).transpose(0, 1)
+    return rows.view(-1, 2, LANES, rows.shape[1])
