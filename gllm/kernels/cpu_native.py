@@ -122,6 +122,12 @@ def paged_attention(
     return out
 
 
+def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
+    native.gllm_apply_masks(
+        logits.data_ptr(), logits.stride(0), rows.data_ptr(), bits.data_ptr(), len(rows), logits.shape[1]
+    )
+
+
 def greedy(logits: Tensor) -> Tensor:
     rows, size = logits.shape
     tokens = torch.empty(rows, dtype=torch.int64)

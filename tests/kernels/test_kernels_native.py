@@ -265,3 +265,21 @@ def test_the_likeliest_token_is_the_lowest_id_of_equals(size: int) -> None:
     logits[1, size // 2 :] = float("-inf")
     assert torch.equal(cpu_native.greedy(logits), torch.from_numpy(logits.numpy().argmax(-1)))
     assert cpu_native.greedy(torch.full((1, size), float("nan"))).item() in range(size)
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 1024, 40_005])
+def test_masks_forbid_what_the_reference_forbids_and_touch_nothing_else(size: int) -> None:
+    whole = normal(9, size + 3, seed=0)
+    whole[4, 0], whole[5, 0] = float("nan"), float("inf")
+    rows = torch.tensor([4, 0, 7, 5, 8])
+    bits = torch.randint(-(2**31), 2**31, (5, -(-size // 32)), generator=torch.Generator().manual_seed(1))
+    bits = bits.to(torch.int32)
+    bits[1], bits[2] = 0, -1
+    bits[0, 0] |= 1
+    made = []
+    for backend in (reference, cpu_native):
+        own = whole.clone()
+        backend.apply_masks(own[:, :size], rows, bits)  # rows that do not lie behind one another
+        made.append(own)
+    assert torch.equal(made[1].view(torch.int32), made[0].view(torch.int32))
+    assert made[1][0, :size].eq(float("-inf")).all()

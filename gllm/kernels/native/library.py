@@ -21,6 +21,7 @@ SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
     "gllm_rms_norm": ((_P, _P, _P, _F, _L, _L, _P), None),
     "gllm_norm_heads": ((_P, _P, _P, _F, _L, _L, _L, _L), None),
     "gllm_rotary_write": ((_P, _P, _P, _P, _P, _P, _L, _L, _L, _L, _L, _I), None),
+    "gllm_apply_masks": ((_P, _L, _P, _P, _L, _L), None),
     "gllm_greedy": ((_P, _L, _L, _P), None),
     "gllm_silu_mul": ((_P, _L, _L, _P), None),
     "omp_get_max_threads": ((), _I),

@@ -1,4 +1,4 @@
-/* What is done to each row by itself: norms, rotation, and where keys and values are put. float32. */
+/* What is done to each row by itself: norms, rotation, where keys and values are put, masks. float32. */
 #include <omp.h>
 
 #include "vectors.h"
@@ -87,6 +87,22 @@ void gllm_silu_mul(const float *gate_up, long rows, long size, float *y) {
             store(to + d, g / (1.0f + exponential(-g)) * load(up + d));
         }
         for (; d < size; d++) to[d] = gate[d] / (1.0f + exponential(all(-gate[d]))[0]) * up[d];
+    }
+}
+
+INLINE void mask_word(float *x, uint32_t allowed, int count) {
+    for (int i = 0; i < count; i++) x[i] = allowed >> i & 1 ? x[i] : -__builtin_inff();
+}
+
+/* As `apply_masks` in reference.py: a row of logits begins `stride` elements behind the one before. */
+void gllm_apply_masks(float *logits, long stride, const int64_t *rows, const uint32_t *bits, long num_masked, long size) {
+    const long whole = size / 32, words = (size + 31) / 32;
+#pragma omp parallel for schedule(static) if (num_masked * size > FEW)
+    for (long i = 0; i < num_masked; i++) {
+        float *x = logits + rows[i] * stride;
+        const uint32_t *allowed = bits + i * words;
+        for (long w = 0; w < whole; w++) mask_word(x + 32 * w, allowed[w], 32);
+        if (whole < words) mask_word(x + 32 * whole, allowed[whole], size % 32);
     }
 }
 
