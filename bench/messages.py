@@ -16,6 +16,7 @@ from gllm.protocol.messages import (
     Admit,
     Cancel,
     Mask,
+    Masks,
     Message,
     Sampling,
     StepPlan,
@@ -46,7 +47,7 @@ def messages(batch: int) -> dict[str, Message]:
         "Tokens": Tokens(rows, column(), tokens, [], []),
         "Submit, 1024 tokens": Submit(7, prompt, [], sampling, 256, column([2]), 1, 0, 0.0, ""),
         "Cancel": Cancel(column([7])),
-        "Mask, 151936 tokens": Mask(7, 0, 100, bytes(mask_bytes(151_936))),
+        "Masks, 151936 tokens": Masks([Mask(7, 0, 100, bytes(mask_bytes(151_936)))]),
     }
 
 

@@ -13,15 +13,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from gllm.frontend.logprobs import read_logprobs
+from gllm.frontend.masking import Due, Masking
 from gllm.frontend.open_request import Chunk, Constraint, OpenRequest, Output, Refused
 from gllm.frontend.params import QueueParams
 from gllm.frontend.request_meters import RequestMeters
 from gllm.frontend.scheduler_link import EngineLost, SchedulerLink
 from gllm.protocol.messages import (
+    MAX_MASKS,
     Cancel,
     FinishReason,
     ListRequests,
     Mask,
+    Masks,
     Message,
     PrefixCacheReset,
     RejectCode,
@@ -54,7 +57,8 @@ class EngineClient:
         self._open: dict[int, OpenRequest] = {}
         self.meters = RequestMeters()
         self._stats: asyncio.Future[Stats] | None = None
-        self._masking: set[asyncio.Task[None]] = set()  # kept until they are done
+        self._masking = Masking(self._send_masks)
+        self._sending: set[asyncio.Task[None]] = set()  # kept until they are done
         self._asked: dict[int, asyncio.Future[Message]] = {}
 
     async def start(self, timeout_s: float | None) -> SchedulerReady:
@@ -109,8 +113,7 @@ class EngineClient:
         try:
             await self._send(submit)
             if constraint is not None:
-                for output in range(n):
-                    await self._send(Mask(request_id, output, 0, constraint.first_mask))
+                await self._send(Masks([Mask(request_id, o, 0, constraint.first_mask) for o in range(n)]))
             loop = asyncio.get_running_loop()
             while num_open:
                 chunk = request.take()
@@ -177,6 +180,7 @@ class EngineClient:
 
     async def close(self) -> None:
         """End the connection; open requests raise `EngineLost`."""
+        self._masking.close()
         await self._link.close()
 
     def _next_id(self) -> int:
@@ -217,29 +221,34 @@ class EngineClient:
             if request is not None:
                 request.prompt_logprobs.update(read_logprobs(part.logprobs))
         self.meters.delivered(message, time.monotonic())
-        for request_id, number, request in constrained:
-            output = request.outputs[number]
-            if output.finish_reason is None and not output.is_over:
-                task = asyncio.create_task(self._send_mask(request_id, number, request))
-                self._masking.add(task)
-                task.add_done_callback(self._masking.discard)
+        if constrained:
+            self._masking.compute([Due(*row) for row in constrained if row[2].outputs[row[1]].goes_on])
 
-    async def _send_mask(self, request_id: int, number: int, request: OpenRequest) -> None:
-        """Tell the scheduler what may follow the newest token; who cannot say it ends the request."""
-        assert request.constraint is not None
-        tokens = request.outputs[number].tokens
-        num_generated = len(tokens)
-        message: Message
-        try:
-            bits = await request.constraint.mask_after(number, tokens[-1])
-            message = Mask(request_id, number, num_generated, bits)
-        except Exception as error:
-            request.error = request.error or error
-            request.wake()
-            message = Cancel(column((request_id,)))
-        if request.error is not None or self._open.get(request_id) is request:
-            with suppress(EngineLost):
-                await self._send(message)
+    def _send_masks(self, answered: list[Due]) -> None:
+        """Tell the scheduler what may follow the newest tokens; who cannot say it ends the request."""
+        masks, failed = [], []
+        for due in answered:
+            if self._open.get(due.request_id) is not due.request:
+                continue  # it was closed meanwhile
+            if isinstance(due.answer, bytes):
+                masks.append(Mask(due.request_id, due.output, due.num_generated, due.answer))
+            else:
+                due.request.error = due.request.error or due.answer
+                due.request.wake()
+                failed.append(due.request_id)
+        if failed:
+            self._send_soon(Cancel(column(failed)))
+        for start in range(0, len(masks), MAX_MASKS):
+            self._send_soon(Masks(masks[start : start + MAX_MASKS]))
+
+    def _send_soon(self, message: Message) -> None:
+        task = asyncio.create_task(self._send_if_anyone(message))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send_if_anyone(self, message: Message) -> None:
+        with suppress(EngineLost):
+            await self._send(message)
 
     def _take(self, message: Message) -> None:
         match message:

@@ -41,13 +41,20 @@ class Chunk:
 
 
 class Constraint(Protocol):
-    """What the tokens of one request may be. first_mask: of the first token of every output."""
+    """What the tokens of one request may be. first_mask: of the first token of every output. mask_s: how
+    long the next mask is expected to take, in seconds."""
 
     @property
     def first_mask(self) -> bytes: ...
 
-    async def mask_after(self, output: int, token: int) -> bytes:
-        """The mask of what follows `token`, the newest of that output; what it raises ends the request."""
+    @property
+    def mask_s(self) -> float: ...
+
+    def mask_after(self, output: int, token: int) -> bytes:
+        """The mask of what follows `token`, the newest of that output; what it raises ends the request.
+
+        Called in any thread, but once a token, and for no output twice at a time.
+        """
 
 
 @dataclass(slots=True)
@@ -59,6 +66,11 @@ class Output:
     num_taken: int = 0
     finish_reason: FinishReason | None = None
     is_over: bool = False  # the reader has its end, or wants no more
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more tokens may come, and somebody wants them."""
+        return self.finish_reason is None and not self.is_over
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from gllm.protocol.tagged import Tagged, Vocabulary
 from gllm.protocol.wire import Int, ProtocolError, Text, wire
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MAX_SEQUENCES = 1 << 16  # rows of a plan, slots of a worker, requests in one column
 MAX_TOKENS = 1 << 24  # tokens of one prompt

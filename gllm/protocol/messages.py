@@ -3,7 +3,7 @@
 | message | way |
 |---|---|
 | `Hello` | first on every connection |
-| `Submit`, `Mask`, `Cancel`, `StatsRequest`, `Report` | frontend -> scheduler |
+| `Submit`, `Masks`, `Cancel`, `StatsRequest`, `Report` | frontend -> scheduler |
 | `ListRequests`, `ResetPrefixCache` | frontend -> scheduler |
 | `SchedulerReady`, `Tokens`, `Rejected`, `Stats`, `RequestList`, `PrefixCacheReset` | scheduler -> frontend |
 | `StepPlan` (with its `Admit`s) | scheduler -> worker |
@@ -49,11 +49,13 @@ from gllm.protocol.operator_messages import (
 )
 from gllm.protocol.request_messages import (
     MAX_MASK_BYTES,
+    MAX_MASKS,
     Cached,
     Cancel,
     Finished,
     FinishReason,
     Mask,
+    Masks,
     RejectCode,
     Rejected,
     Sampling,
@@ -74,6 +76,7 @@ from gllm.protocol.step_messages import (
 __all__ = [
     "MAX_LABEL",
     "MAX_LISTED",
+    "MAX_MASKS",
     "MAX_MASK_BYTES",
     "MAX_NAME",
     "MAX_OUTPUTS",
@@ -98,6 +101,7 @@ __all__ = [
     "Hello",
     "ListRequests",
     "Mask",
+    "Masks",
     "Message",
     "PassedOver",
     "PrefixCacheReset",

@@ -60,6 +60,7 @@ def mask_bytes(vocab_size: int) -> int:
 
 
 MAX_MASK_BYTES = mask_bytes(MAX_VOCABULARY)
+MAX_MASKS = 512  # in one message, which so many of the longest do not make too long
 
 
 @record
@@ -94,7 +95,7 @@ class Submit(Message):
     priority: int = wire(Int(-INT32_MAX, INT32_MAX))  # low values first, under the policy `priority`
     timeout_s: float = wire(Float(0.0, 1e9))  # to be begun within; 0: no deadline
     cache_salt: str = wire(Text(MAX_SALT))  # only requests with the same one share cached pages
-    is_constrained: bool = wire(Flag(), default_factory=bool)  # a `Mask` follows for every token
+    is_constrained: bool = wire(Flag(), default_factory=bool)  # a `Mask` follows for every token, in `Masks`
     name: str = wire(Text(MAX_NAME), default_factory=str)  # what people call it: the client's name for it
 
     def check(self) -> None:
@@ -127,8 +128,8 @@ class SchedulerReady(Message):
     vocab_size: int = wire(Int(1))
 
 
-@message(17)
-class Mask(Message):
+@record
+class Mask(Record):
     """What the token behind `num_generated` others of a constrained output may be.
 
     bits: bit i % 32 of the little-endian int32 word i // 32 says whether token i is allowed; at least
@@ -139,6 +140,13 @@ class Mask(Message):
     output: int = wire(Int(0, MAX_OUTPUTS - 1))
     num_generated: int = wire(Int())
     bits: bytes = wire(Bytes(MAX_MASK_BYTES))
+
+
+@message(17)
+class Masks(Message):
+    """Masks that were ready at the same time."""
+
+    masks: list[Mask] = wire(Many(Nested(Mask), MAX_MASKS))
 
 
 @record

@@ -14,7 +14,7 @@ from gllm.protocol.messages import (
     Cancel,
     Hello,
     ListRequests,
-    Mask,
+    Masks,
     Message,
     PrefixCacheReset,
     Report,
@@ -129,10 +129,11 @@ class SchedulerProcess:
                 rejected = self.core.submit(frontend, message, time.monotonic())
                 if rejected is not None:
                     self._answer(frontend, rejected)
-            case Mask():
-                rejected = self.core.mask(frontend, message)
-                if rejected is not None:
-                    self._answer(frontend, rejected)
+            case Masks():
+                for mask in message.masks:
+                    rejected = self.core.mask(frontend, mask)
+                    if rejected is not None:
+                        self._answer(frontend, rejected)
             case Cancel():
                 self.core.cancel(frontend, message.request_ids, message.outputs)
             case StatsRequest():

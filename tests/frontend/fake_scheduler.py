@@ -16,6 +16,7 @@ from gllm.protocol.messages import (
     Hello,
     ListRequests,
     Mask,
+    Masks,
     Message,
     PassedOver,
     PrefixCacheReset,
@@ -62,6 +63,7 @@ class FakeScheduler:
         self.paused = threading.Event()
         self.submits: list[Submit] = []
         self.masks: list[Mask] = []
+        self.num_mask_messages = 0
         self.reports: dict[bytes, list[Series]] = {}
         self.listed: list[RequestState] = []
         self.cancelled: list[int] = []
@@ -126,9 +128,10 @@ class FakeScheduler:
             case Submit():
                 self.submits.append(message)
                 self._running[peer, message.request_id] = (message, list(self.script(message)))
-            case Mask():
-                self.masks.append(message)
-                self._masked.add((peer, message.request_id))
+            case Masks():
+                self.masks += message.masks
+                self.num_mask_messages += 1
+                self._masked.update((peer, mask.request_id) for mask in message.masks)
             case Cancel():
                 self.cancelled += message.request_ids
                 for request_id in message.request_ids:

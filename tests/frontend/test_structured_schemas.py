@@ -25,7 +25,7 @@ async def draw(grammars: Grammars, tokenizer: Tokenizer, name: str, rng: random.
         if end in allowed and (len(allowed) == 1 or len(ids) > 20 or rng.random() < 0.2):
             return tokenizer.decode(ids)
         ids.append(rng.choice([token for token in allowed if token != end]))
-        mask = await constraint.mask_after(0, ids[-1])
+        mask = constraint.mask_after(0, ids[-1])
     raise AssertionError(f"{name}: no end after {MOST_TOKENS} tokens")
 
 

@@ -13,6 +13,7 @@ from gllm.protocol.codec import decode, encode
 from gllm.protocol.messages import (
     FinishReason,
     Mask,
+    Masks,
     RejectCode,
     Sampling,
     StepPlan,
@@ -155,7 +156,8 @@ class Life(RuleBasedStateMachine):
         self.owed.discard(key)
         bits = mask_after(self.prompts[key] + self.got[key], VOCAB_SIZE)
         mask = Mask(request_id, output, len(self.got[key]), bits)
-        assert self.core.mask(frontend, decode(encode(mask))) is None  # type: ignore[arg-type]
+        (mask,) = decode(encode(Masks([mask]))).masks  # type: ignore[attr-defined]
+        assert self.core.mask(frontend, mask) is None
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:

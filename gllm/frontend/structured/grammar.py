@@ -2,15 +2,17 @@
 
     wish  --compile-->  Grammar  --constraint-->  Constraint of one request: a matcher for each output
 
-Both take time and neither holds Python's lock meanwhile, so they run in threads: one for compiling,
-two for masks, so that a grammar that takes long to compile holds up no answer that is being written.
-The engine's own limits bound each of them. Knows nothing of requests' bodies or of the scheduler.
+Both take time and neither holds Python's lock meanwhile. Compiling has a thread here, of its own so that
+a grammar that takes long holds up no answer that is being written; who asks for a mask decides where it is
+computed, by how long those of its grammar took. The engine's own limits bound both. Knows nothing of
+requests' bodies or of the scheduler.
 """
 
 import asyncio
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +32,7 @@ from gllm.protocol.messages import mask_bytes
 MAX_BYTES = 1 << 16  # of a schema, an expression, a grammar, all choices
 COMPILE_TIMEOUT_S = 5.0
 MAX_KEPT = 32  # compiled grammars
-NUM_MASK_THREADS = 2
+PACE_MASKS = 16  # over so many masks goes the mean of what one takes
 # Between the tokens of JSON: a blank, or a new line with its indent. Without a bound, some models
 # write nothing but white space for ever.
 WHITE_SPACE = r"(\n[ \t]{0,40}| )"
@@ -65,7 +67,6 @@ class Grammars:
         self._eos_token_ids = eos_token_ids
         self._mask_bytes = mask_bytes(vocab_size)
         self._compiling = ThreadPoolExecutor(1, "gllm-grammar")
-        self._masking = ThreadPoolExecutor(NUM_MASK_THREADS, "gllm-mask")
         self._engine: LLTokenizer | None = None
         self._kept: OrderedDict[tuple[str, str, str], Grammar] = OrderedDict()
         self._lock = threading.Lock()
@@ -90,9 +91,8 @@ class Grammars:
             ) from None
 
     def close(self) -> None:
-        """End the threads."""
+        """End the thread."""
         self._compiling.shutdown(wait=False, cancel_futures=True)
-        self._masking.shutdown(wait=False, cancel_futures=True)
 
     def _compile(self, wish: StructuredOutputs, on_begin: Callable[[], object]) -> "Grammar":
         """In the thread. Loading the vocabulary, once, is before the beginning."""
@@ -122,7 +122,7 @@ class Grammars:
         matcher = LLMatcher(self._engine, source, log_level=0, limits=limits)
         if matcher.is_error():
             raise ParameterError(wish.where, _complaint(wish.where, matcher.get_error()))
-        grammar = Grammar(matcher, self._mask_bytes, self._masking, wish.where)
+        grammar = Grammar(matcher, self._mask_bytes, wish.where)
         with self._lock:
             self._kept[key] = grammar
             if len(self._kept) > MAX_KEPT:
@@ -133,10 +133,11 @@ class Grammars:
 class Grammar:
     """A compiled grammar, and the mask with which every text of it begins."""
 
-    def __init__(self, matcher: LLMatcher, num_bytes: int, threads: ThreadPoolExecutor, param: str) -> None:
-        self._threads = threads
-        self._first = Matcher(matcher, num_bytes, param)
+    def __init__(self, matcher: LLMatcher, num_bytes: int, param: str) -> None:
+        began = time.thread_time()
+        self._first = Matcher(matcher, bytes(num_bytes), param, Pace())
         self.first_mask = self._first.mask()
+        self._first.pace.mask_s = time.thread_time() - began
 
     def matcher(self) -> "Matcher":
         """For one text, which has not begun."""
@@ -144,46 +145,71 @@ class Grammar:
 
     def constraint(self, num_outputs: int) -> "Constraint":
         """For one request."""
-        return Constraint([self.matcher() for _ in range(num_outputs)], self.first_mask, self._threads)
+        return Constraint([self.matcher() for _ in range(num_outputs)], self.first_mask, self._first.pace)
 
 
 class Constraint:
     """What the tokens of one request may be. `first_mask`: of the first token of every output."""
 
-    def __init__(self, matchers: "list[Matcher]", first_mask: bytes, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, matchers: "list[Matcher]", first_mask: bytes, pace: "Pace") -> None:
         self.first_mask = first_mask
         self._matchers = matchers
-        self._threads = threads
+        self._pace = pace
 
-    async def mask_after(self, output: int, token: int) -> bytes:
+    @property
+    def mask_s(self) -> float:
+        """How long the next mask may take, by those of all texts of the grammar."""
+        return self._pace.mask_s
+
+    def mask_after(self, output: int, token: int) -> bytes:
         """The mask of what follows `token`, the newest of that output; raises `GrammarTooComplex`."""
-        matcher = self._matchers[output]
-        return await asyncio.get_running_loop().run_in_executor(self._threads, matcher.advance, token)
+        return self._matchers[output].advance(token)
+
+
+class Pace:
+    """How long a mask of one grammar takes, as a mean in which the newest weigh most.
+
+    Threads may lose each other's values here, which does no harm.
+    """
+
+    __slots__ = ("mask_s",)
+
+    def __init__(self) -> None:
+        self.mask_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.mask_s += (seconds - self.mask_s) / PACE_MASKS
 
 
 class Matcher:
     """One text on its way through a grammar. Where it may end, so may the answer; behind its end
     nothing may come but the end of the answer."""
 
-    def __init__(self, matcher: LLMatcher, num_bytes: int, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, nothing: bytes, param: str, pace: Pace) -> None:
+        """nothing: the mask that allows no token."""
+        self.pace = pace
         self._matcher = matcher
-        self._num_bytes = num_bytes
+        self._nothing = nothing
         self._param = param
 
     def copy(self) -> "Matcher":
-        return Matcher(self._matcher.deep_copy(), self._num_bytes, self._param)
+        return Matcher(self._matcher.deep_copy(), self._nothing, self._param, self.pace)
 
     def advance(self, token: int) -> bytes:
         """Take `token`, which the last mask allowed; the mask of the next one."""
+        began = time.thread_time()  # of this thread alone: what others took meanwhile is not the grammar's
         self._matcher.consume_token(token)
-        return self.mask()
+        mask = self.mask()
+        self.pace.observe(time.thread_time() - began)
+        return mask
 
     def mask(self) -> bytes:
         """Bits as `messages.Mask` has them; rows of the model that are no token are not allowed."""
-        bits = self._matcher.compute_bitmask()
-        if self._matcher.is_error() or not any(bits):
+        num_bytes = len(self._nothing)
+        bits = self._matcher.compute_bitmask()[:num_bytes].ljust(num_bytes, b"\0")
+        if self._matcher.is_error() or bits == self._nothing:
             raise GrammarTooComplex(self._param)
-        return bits[: self._num_bytes].ljust(self._num_bytes, b"\0")
+        return bits
 
 
 def _resolve(future: "asyncio.Future[None]") -> None:
