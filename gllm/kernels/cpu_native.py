@@ -19,6 +19,8 @@ from gllm.kernels.packed_linear import gated_linear as gated_linear
 from gllm.kernels.packed_linear import linear as linear
 from gllm.kernels.reference import group_rows as group_rows
 
+PAGE_TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of keys and values, as tile.h numbers them
+
 native = cast(ctypes.CDLL, library())
 
 
@@ -75,6 +77,7 @@ def rotary_write(
         sin.data_ptr(),
         k_pages.data_ptr(),
         v_pages.data_ptr(),
+        PAGE_TYPES[v_pages.dtype],
         locations.data_ptr(),
         tokens,
         heads,
@@ -105,6 +108,7 @@ def paged_attention(
         q.stride(0),
         k_pages.data_ptr(),
         v_pages.data_ptr(),
+        PAGE_TYPES[v_pages.dtype],
         k_pages.shape[1],
         k_pages.shape[2],
         heads,

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ SEEDS = range(8)
 UNITS = (False, True) if packed_linear.HAS_MATRIX_UNIT else (False,)  # with vectors, and on the matrix unit
 EXACT = {"atol": 0.0, "rtol": 0.0}
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+NEIGHBOUR = {"atol": 1e-5, "rtol": 2**-7}  # of bfloat16
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -177,6 +179,26 @@ def test_a_prompt_attends_to_the_bit_alike_in_one_chunk_and_in_several() -> None
         torch.testing.assert_close(attend(part), together[start:end], **EXACT)
 
 
+@pytest.mark.parametrize("heads", [(3, 1), (12, 4)])
+def test_a_long_context_is_weighed_in_parts_alike_in_any_batch(heads: tuple[int, int]) -> None:
+    rows = [(2999, 1), (0, 1), (255, 1), (256, 1), (257, 1), (511, 1), (40, 1), (1300, 1), (7, 1)]
+    case = make_case(rows, heads=heads, head_dim=64, page_size=16, dtype=torch.float32)
+    got = attend(case)
+    torch.testing.assert_close(got, case.expected(), **CLOSE)
+    for index in range(len(rows)):
+        torch.testing.assert_close(attend(case.row(index)), got[index : index + 1], **EXACT)
+
+
+@pytest.mark.parametrize("head_dim", [8, 40, 64, 80])
+def test_pages_of_16_bits_give_the_bits_of_the_same_pages_in_32(head_dim: int) -> None:
+    rows = [(300, 1), (0, 70), (20, 1), (130, 33)]
+    case = make_case(rows, heads=(6, 2), head_dim=head_dim, page_size=16, dtype=torch.bfloat16)
+    short = replace(case, q=case.q.float())
+    whole = replace(short, k_pages=case.k_pages.float(), v_pages=case.v_pages.float())
+    torch.testing.assert_close(attend(short), attend(whole), **EXACT)
+    torch.testing.assert_close(attend(short), short.expected(), **CLOSE)
+
+
 @pytest.mark.parametrize("size", [7, 33, 768])
 @pytest.mark.parametrize("rows", [0, 1, 50])
 def test_norms_and_gates_agree(rows: int, size: int) -> None:
@@ -197,8 +219,9 @@ def test_what_is_no_number_stays_none() -> None:
     assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_heads_are_normed_and_rotated_and_land_in_their_places(seed: int) -> None:
+def test_heads_are_normed_and_rotated_and_land_in_their_places(seed: int, dtype: torch.dtype) -> None:
     print("seed", seed)
     draw = random.Random(seed)
     heads, kv_heads, head_dim = draw.choice([1, 4]), draw.choice([1, 2]), draw.choice([8, 12, 64])
@@ -209,13 +232,31 @@ def test_heads_are_normed_and_rotated_and_land_in_their_places(seed: int) -> Non
     locations = torch.randperm(32, generator=torch.Generator().manual_seed(seed))[:tokens]
     made = []
     for backend in (reference, cpu_native):
-        k, v = torch.zeros(2, 8, 4, kv_heads, head_dim)
+        k, v = torch.zeros(2, 8, 4, kv_heads, head_dim, dtype=dtype)
         own = qkv.clone()
         backend.norm_heads(own, weights[0], weights[1], 1e-6, num_heads=heads)
         q = backend.rotary_write(own, turn.cos(), turn.sin(), k, v, locations, interleaved=seed % 2 == 0)
         made.append((q, k, v))
     for got, expected in zip(made[1], made[0], strict=True):
-        torch.testing.assert_close(got, expected, **CLOSE)
+        # A sum in another order may be rounded to the neighbour.
+        torch.testing.assert_close(got, expected, **(CLOSE if got.dtype == torch.float32 else NEIGHBOUR))
+    values = qkv[:, -kv_heads:].to(dtype)
+    torch.testing.assert_close(made[1][2].flatten(0, 1)[locations], values, **EXACT)
+
+
+def test_keys_are_rounded_to_16_bits_as_torch_rounds_them() -> None:
+    halves = torch.arange(1 << 16).to(torch.int32) << 16
+    ties = torch.tensor([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], dtype=torch.int32)
+    values = (
+        (halves[:, None] | ties).view(torch.float32).reshape(-1, 1, 64)
+    )  # every number of 16 bits and around it
+    k, v = torch.zeros(2, len(values), 1, 1, 64, dtype=torch.bfloat16)
+    turn = torch.empty(len(values), 0)
+    cpu_native.rotary_write(
+        values.repeat(1, 2, 1), turn, turn, k, v, torch.arange(len(values)), interleaved=False
+    )
+    for got in (k, v):
+        torch.testing.assert_close(got.view(-1), values.view(-1).bfloat16(), equal_nan=True, **EXACT)
 
 
 def test_only_float32_is_computed_in_c(monkeypatch: pytest.MonkeyPatch) -> None:

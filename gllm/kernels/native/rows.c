@@ -1,7 +1,8 @@
-/* What is done to each row by itself: norms, rotation, where keys and values are put, masks. float32. */
+/* What is done to each row by itself: norms, rotation, where keys and values are put (in float32 or rounded to
+ * bfloat16), masks. */
 #include <omp.h>
 
-#include "vectors.h"
+#include "tile.h"
 
 #define FEW 65536 /* elements that one thread is done with before another has woken */
 
@@ -46,8 +47,15 @@ void gllm_norm_heads(float *qkv, const float *q_weight, const float *k_weight, f
         }
 }
 
-/* As `rotary_write` in reference.py: half is that of the rotated dimensions. */
-void gllm_rotary_write(float *qkv, const float *cos, const float *sin, float *k_pages, float *v_pages,
+INLINE void put(int type, void *pages, long at, const float *from, long count) {
+    if (type == FLOAT32)
+        memcpy((float *)pages + at, from, 4 * count);
+    else
+        for (long i = 0; i < count; i++) ((uint16_t *)pages + at)[i] = rounded(from[i]);
+}
+
+/* As `rotary_write` in reference.py: half is that of the rotated dimensions, type that of the pages. */
+void gllm_rotary_write(float *qkv, const float *cos, const float *sin, void *k_pages, void *v_pages, int type,
                        const int64_t *locations, long tokens, long heads, long kv_heads, long size, long half,
                        int is_interleaved) {
     const long all_heads = heads + 2 * kv_heads, kv_size = kv_heads * size;
@@ -70,8 +78,8 @@ void gllm_rotary_write(float *qkv, const float *cos, const float *sin, float *k_
                     x[half + i] = b * c[i] + a * s[i];
                 }
         }
-        memcpy(k_pages + locations[token] * kv_size, own + heads * size, 4 * kv_size);
-        memcpy(v_pages + locations[token] * kv_size, own + (heads + kv_heads) * size, 4 * kv_size);
+        put(type, k_pages, locations[token] * kv_size, own + heads * size, kv_size);
+        put(type, v_pages, locations[token] * kv_size, own + (heads + kv_heads) * size, kv_size);
     }
 }
 

@@ -23,12 +23,20 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef int8_t bytes __attribute__((vector_size(LANES)));
+typedef uint16_t ushorts __attribute__((vector_size(2 * LANES)));
 typedef int16_t shorts __attribute__((vector_size(2 * LANES)));
 
 INLINE vec load(const float *from) {
     vec x;
     memcpy(&x, from, sizeof x);
     return x;
+}
+
+/* The nearest of 16 bits, of two as near the even one; what is no number stays none. */
+INLINE uint16_t rounded(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
 }
 
 INLINE void store(float *to, vec x) { memcpy(to, &x, sizeof x); }
@@ -67,6 +75,24 @@ INLINE float sum(vec x) {
     x += FOLD(x, 2);
     return x[0] + x[1];
 }
+
+/* Sums of neighbours: first those of x, then those of y. Of LANES vectors, each step halves the number, until one
+ * holds the sums of all. */
+#if defined(FOLDS) && LANES == 16
+#define EVERY_SECOND(x, y, n) __builtin_shufflevector(x, y, n, n + 2, n + 4, n + 6, n + 8, n + 10, n + 12, n + 14, n + 16, n + 18, \
+    n + 20, n + 22, n + 24, n + 26, n + 28, n + 30)
+#elif defined(FOLDS) && LANES == 8
+#define EVERY_SECOND(x, y, n) __builtin_shufflevector(x, y, n, n + 2, n + 4, n + 6, n + 8, n + 10, n + 12, n + 14)
+#else
+INLINE vec every_second(vec x, vec y, int n) {
+    vec z;
+    for (int i = 0; i < LANES; i++) z[i] = 2 * i < LANES ? x[2 * i + n] : y[2 * i + n - LANES];
+    return z;
+}
+#define EVERY_SECOND(x, y, n) every_second(x, y, n)
+#endif
+
+INLINE vec pairs(vec x, vec y) { return EVERY_SECOND(x, y, 0) + EVERY_SECOND(x, y, 1); }
 
 INLINE vec choose(ivec mask, vec yes, vec no) { return (vec)((mask & (ivec)yes) | (~mask & (ivec)no)); }
 
