@@ -1,62 +1,34 @@
-/* The products of linear.c on the matrix unit of newer Intel processors (AMX), which multiplies bfloat16 only.
+/* The products of linear.c on the matrix unit: float32 as three parts, of whose nine products the six largest are
+ * summed in float32.
  *
- * A float32 has 24 significant bits, a bfloat16 8: x = high + middle + low, exactly. Of the nine products of parts
- * the six largest are summed, in float32; the other three are below the last bit. So the result is a float32 product
- * (its error is half that of a chain of float32 multiply-adds, since the unit sums 32 inputs before it adds
- * them to the rest), at several times the speed of float32's own instructions. A weight that was stored in 16 or
- * 8 bits has but one part, and takes three products.
+ * The other three are below the last bit, so the result is a float32 product (its error is that of float32
+ * multiply-adds, since the unit sums 32 inputs before it adds them to the rest), at several times the speed of
+ * float32's own instructions. A weight that was stored in 16 or 8 bits has but one part, and takes three products.
  *
  * An element is the sum over STEPs of inputs in order, whatever the number of rows: to the bit, a row's result does
- * not depend on who shares its batch.
- *
- * Source of the splitting: Henry, Tang and Heinecke 2019. Knows nothing of layers.
+ * not depend on who shares its batch. Knows nothing of layers.
  */
-#include "linear.h"
+#include "linear_row.h"
 
 #if defined(__AMX_BF16__) && defined(__linux__)
-#include <immintrin.h>
 #include <omp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define TILE_BYTES 1024 /* 16 rows of 32 bfloat16 */
-#define TILE_ROWS 16
-#define STEP 32           /* inputs that one instruction sums */
+#include "amx.h"
+
 #define BLOCK_STEPS 2     /* of a panel's weights that are split while those before are multiplied */
-#define BLOCK_ROWS 256    /* of x, for which a group of panels is finished */
-#define FEW_STEPS 16      /* of x, where more of BLOCK_ROWS would not stay in the second cache */
+#define BLOCK_ROWS 128    /* of x, for which a group of panels is finished */
+#define FEW_STEPS 32      /* of x, where more of BLOCK_ROWS would not stay in the second cache */
 #define KEPT (800L << 10) /* bytes of x that do */
 #define GROUP 16          /* panels of a group */
 #define NEAR 512          /* bytes between what is split and what is asked for into the first cache */
 #define FAR 8192          /* and into the second */
 
-static const uint16_t high_halves[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-                                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
-
-/* What the high halves of x's elements leave of x. */
-INLINE __m512 without_high(__m512 x) {
-    return x - (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(0xffff0000));
-}
-
-INLINE __m512i high_of(__m512 a, __m512 b) {
-    return _mm512_permutex2var_epi16((__m512i)a, _mm512_loadu_si512(high_halves), (__m512i)b);
-}
-
-/* The parts of 32 floats, each a row of a tile; the parts lie `step` bytes apart. */
-INLINE void split(__m512 a, __m512 b, char *to, long step) {
-    _mm512_store_si512(to, high_of(a, b));
-    a = without_high(a), b = without_high(b);
-    _mm512_store_si512(to + step, high_of(a, b));
-    a = without_high(a), b = without_high(b);
-    _mm512_store_si512(to + 2 * step, high_of(a, b));
-}
-
 INLINE int parts_of(int type) { return type == FLOAT32 ? 3 : 1; }
 
 /* Bytes of the weights of one step of a panel, as tiles: [2 halves][parts][16][32]. */
 INLINE long step_bytes(int type) { return 2 * parts_of(type) * TILE_BYTES; }
-
-INLINE long pair_bytes(int type) { return 2 * PANEL * bytes_of(type); }
 
 /* The weights of a panel for two inputs, [PANEL][2], become a row of its tiles; those in bfloat16 are tiles already. */
 INLINE void split_weights(int type, const char *from, char *to) {
@@ -226,8 +198,7 @@ static void multiply_any_part(int type, const Part *part) {
 static void split_row(const float *x, long in, int parts, long block_bytes, char *first) {
     for (long k = 0; k < in; k += STEP) {
         const long step = k / STEP;
-        const __mmask16 some = in - k >= 16 ? 0xffff : (1 << (in - k)) - 1;
-        const __mmask16 others = in - k >= 32 ? 0xffff : in - k > 16 ? (1 << (in - k - 16)) - 1 : 0;
+        const __mmask16 some = first_lanes(in - k), others = first_lanes(in - k - 16);
         char *to = first + step / BLOCK_STEPS * block_bytes + step % BLOCK_STEPS * parts * TILE_BYTES;
         split(_mm512_maskz_loadu_ps(some, x + k), _mm512_maskz_loadu_ps(others, x + k + 16), to, TILE_BYTES);
     }
@@ -265,8 +236,9 @@ int gllm_linear_amx(const float *x, const void *weight, int type, const float *b
     const long row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, tile_bytes = BLOCK_STEPS * parts * TILE_BYTES;
     const long panels = (out + PANEL - 1) / PANEL, row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const Outputs outputs = {bias, scale, y, out, is_gated ? out / 2 : out, is_gated};
+    if (rows == 1) return multiply_row(x, weight, type, in, &outputs);
     long group = GROUP;
-    while (group > 1 && row_blocks * panels < 8 * group * threads) group /= 2;
+    while (group > 1 && row_blocks * panels < 4 * group * threads) group /= 2;
     const long groups = (panels + group - 1) / group, sums_of_panel = BLOCK_ROWS * PANEL;
     char *split_x = reserve(&x_space, blocks * row_tiles * tile_bytes);
     float *sums = reserve(&sums_space, sizeof(float) * threads * group * sums_of_panel);

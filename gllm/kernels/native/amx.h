@@ -1,0 +1,44 @@
+/* Intel's matrix unit (AMX), which multiplies bfloat16 only, and float32 as the exact sum of three of these.
+ *
+ * A float32 has 24 significant bits, a bfloat16 8: x = high + middle + low, without rounding.
+ * Source of the splitting: Henry, Tang and Heinecke 2019. Knows nothing of what is multiplied.
+ */
+#ifndef GLLM_AMX_H
+#define GLLM_AMX_H
+
+#include <immintrin.h>
+
+#include "tile.h"
+
+#define TILE_BYTES 1024 /* 16 rows of 32 bfloat16 */
+#define TILE_ROWS 16
+#define STEP 32 /* inputs that one instruction sums */
+
+static const uint16_t high_halves[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+
+INLINE __m512 high_part(__m512 x) { return (__m512)_mm512_and_si512((__m512i)x, _mm512_set1_epi32(0xffff0000)); }
+
+INLINE __m512 without_high(__m512 x) { return x - high_part(x); }
+
+/* The high halves of both vectors' elements: a row of a tile. */
+INLINE __m512i high_of(__m512 a, __m512 b) {
+    return _mm512_permutex2var_epi16((__m512i)a, _mm512_loadu_si512(high_halves), (__m512i)b);
+}
+
+/* The parts of 32 floats, each a row of a tile; the parts lie `step` bytes apart. */
+INLINE void split(__m512 a, __m512 b, char *to, long step) {
+    _mm512_store_si512(to, high_of(a, b));
+    a = without_high(a), b = without_high(b);
+    _mm512_store_si512(to + step, high_of(a, b));
+    a = without_high(a), b = without_high(b);
+    _mm512_store_si512(to + 2 * step, high_of(a, b));
+}
+
+/* Of a vector's 16 elements the first `count`, which may be more or less than there are. */
+INLINE __mmask16 first_lanes(long count) { return count >= 16 ? 0xffff : count > 0 ? (1 << count) - 1 : 0; }
+
+/* Bytes of a panel's weights for two inputs, [PANEL][2]. */
+INLINE long pair_bytes(int type) { return 2 * PANEL * bytes_of(type); }
+
+#endif

@@ -1,0 +1,9 @@
+#ifndef GLLM_LINEAR_ROW_H
+#define GLLM_LINEAR_ROW_H
+
+#include "linear.h"
+
+/* x: [in]; weight: as gllm_linear_amx takes it. Returns 0, or 1 if memory is short. */
+int multiply_row(const float *x, const void *weight, int type, long in, const Outputs *outputs);
+
+#endif
