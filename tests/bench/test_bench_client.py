@@ -154,8 +154,9 @@ def test_outputs_are_timed_and_tokens_counted_by_usage() -> None:
     }  # fmt: skip
     assert (outcome.error, outcome.text, outcome.num_output_tokens) == ("", "abc", 4)
     assert len(outcome.outputs) == 3
-    assert 0.05 <= outcome.ttft < 0.5
-    assert 0.05 <= outcome.itls[0] < 0.5
+    assert outcome.ttft >= 0.05
+    assert outcome.ttft + outcome.itls[0] >= 0.1, "a late reader finds the first output late, too"
+    assert outcome.ttft < outcome.latency
 
 
 def test_the_opening_of_a_chat_is_no_output() -> None:

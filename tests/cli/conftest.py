@@ -42,4 +42,4 @@ def server(model: str) -> Iterator[str]:
         assert found, ready
         yield found[0]
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

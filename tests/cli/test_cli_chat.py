@@ -21,7 +21,7 @@ def chat(request: pytest.FixtureRequest, model: str) -> "Iterator[pexpect.spawn[
     arguments = [model, *FLAGS] if request.param == OFFLINE else ["--url", request.getfixturevalue("server")]
     command = ["-m", "gllm", "chat", *arguments, "--temperature", "0", "--system", "You are kind."]
     child = pexpect.spawn(
-        sys.executable, command, encoding="utf-8", timeout=30, cwd=ROOT, dimensions=(24, 300)
+        sys.executable, command, encoding="utf-8", timeout=120, cwd=ROOT, dimensions=(24, 300)
     )
     child.expect_exact(">>> ")
     yield child

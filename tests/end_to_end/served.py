@@ -39,9 +39,9 @@ class Served:
             scheduler = Channel.connect(context, zmq.DEALER, endpoint(self.run_dir, FRONTENDS))
             with contextlib.closing(scheduler):
                 scheduler.send(hello(Role.FRONTEND))
-                assert isinstance(scheduler.receive(10), SchedulerReady)
+                assert isinstance(scheduler.receive(60), SchedulerReady)
                 scheduler.send(StatsRequest())
-                stats = scheduler.receive(10)
+                stats = scheduler.receive(60)
         assert isinstance(stats, Stats)
         return stats
 
@@ -60,7 +60,7 @@ class Served:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal, wait, and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @contextlib.contextmanager
@@ -92,6 +92,6 @@ def _serve(ipc_dir: Path, *flags: str) -> Iterator[Served]:
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(30)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()

@@ -52,7 +52,7 @@ async def stream(client: httpx.AsyncClient, body: dict[str, object], leave_after
     return text
 
 
-def wait_until_idle(served: Served, seconds: float = 10.0) -> None:
+def wait_until_idle(served: Served, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         stats = served.stats()

@@ -39,18 +39,19 @@ def test_a_signal_lets_running_requests_finish_and_leaves_nothing(number: int) -
         children = served.children()
         assert children.keys() == TITLES
         answers = []
+        body = LONG | {"max_tokens": 1000}  # still running when the signal comes
 
         def ask() -> None:
-            answers.append(httpx.post(f"{served.url}/v1/completions", json=LONG, timeout=60))
+            answers.append(httpx.post(f"{served.url}/v1/completions", json=body, timeout=120))
 
         asking = threading.Thread(target=ask)
         asking.start()
-        while not served.stats().num_running:
+        while not answers and not served.stats().num_running:
             time.sleep(0.01)
         assert served.stop(number) == 0
         asking.join()
         assert answers[0].status_code == 200
-        assert answers[0].json()["usage"]["completion_tokens"] == 400
+        assert answers[0].json()["usage"]["completion_tokens"] == 1000
         assert not any(is_alive(pid) for pid in children.values())
         assert list(served.ipc_dir.iterdir()) == []
 
@@ -62,13 +63,14 @@ def test_while_draining_new_requests_get_503() -> None:
             lines = response.iter_lines()
             next(lines)
             served.process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
-            refused = httpx.post(f"{served.url}/v1/completions", json=LONG, timeout=10)
+            short = LONG | {"max_tokens": 1}
+            while (refused := httpx.post(f"{served.url}/v1/completions", json=short, timeout=60)).is_success:
+                pass  # the signal is on its way to the frontend
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == "shutting_down"
             assert "retry-after" in refused.headers
             assert [line for line in lines if line][-1] == "data: [DONE]"
-        assert served.process.wait(30) == 0
+        assert served.process.wait(60) == 0
 
 
 def test_a_second_signal_does_not_wait() -> None:
@@ -89,7 +91,7 @@ def test_a_killed_child_ends_all_within_5_s_and_says_why(title: str) -> None:
         children = served.children()
         os.kill(children[title], signal.SIGKILL)
         began = time.monotonic()
-        assert served.process.wait(10) == 1
+        assert served.process.wait(60) == 1
         assert time.monotonic() - began < 5
         assert served.process.stderr is not None
         role = title.removeprefix("gllm::")
@@ -103,7 +105,7 @@ def test_children_end_when_the_launcher_is_killed() -> None:
     with serve() as served:
         children = served.children()
         served.process.kill()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while any(is_alive(pid) for pid in children.values()):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -78,7 +78,7 @@ class FakeScheduler:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def reset(self) -> None:
         self.script, self.reject, self.last_reason = silence, None, None

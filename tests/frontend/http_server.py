@@ -48,8 +48,8 @@ class Deployment:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._live()), daemon=True)
         self._thread.start()
-        assert self._started.wait(20)
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        assert self._started.wait(60)
+        self.http = httpx.Client(base_url=self.url, timeout=60)
 
     async def _live(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ class Deployment:
     def close(self) -> None:
         self.http.close()
         self.http_server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

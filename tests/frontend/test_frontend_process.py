@@ -57,7 +57,7 @@ class Launcher:
         assert isinstance(greeting, Hello)
 
     def hear(self) -> tuple[bytes, Message]:
-        received = self.control.receive(30)
+        received = self.control.receive(60)
         assert received is not None, self.process.poll()
         return received
 
@@ -98,7 +98,7 @@ def test_a_life_from_ready_over_draining_to_stop(
         ids = [*tokenizer.encode("hello you"), tokenizer.special_id("<|im_end|>")]
         scheduler.script = lambda _submit: ids
         chat = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}]}
-        with httpx.Client(base_url=ready.detail, timeout=10) as http:
+        with httpx.Client(base_url=ready.detail, timeout=60) as http:
             answer = http.post("/v1/chat/completions", json=chat).json()
             assert answer["choices"][0]["message"]["content"] == "hello you"
             assert http.get("/health").status_code == 200
@@ -117,12 +117,12 @@ def test_a_life_from_ready_over_draining_to_stop(
             assert refused.json()["error"]["code"] == "shutting_down"
             assert launcher.control.receive(0.1) is None
             scheduler.paused.clear()
-            waiting.join(10)
+            waiting.join(60)
             assert answers[0].status_code == 200
             _, drained = launcher.hear()
             assert isinstance(drained, Drained)
             launcher.tell(Stop())
-            assert launcher.process.wait(10) == 0
+            assert launcher.process.wait(60) == 0
     finally:
         launcher.close()
 
@@ -143,7 +143,7 @@ def test_stop_ends_open_streams_with_an_error_and_the_process_with_success(
             *_, error, done = (line for line in lines if line)
         assert "server_error" in error
         assert done == "data: [DONE]"
-        assert launcher.process.wait(10) == 0
+        assert launcher.process.wait(60) == 0
     finally:
         launcher.close()
 
@@ -152,7 +152,7 @@ def test_stop_is_heard_while_the_scheduler_is_still_loading(tmp_path: Path, chec
     launcher = start(tmp_path, checkpoint)
     try:
         launcher.tell(Stop())
-        assert launcher.process.wait(20) == 0
+        assert launcher.process.wait(60) == 0
     finally:
         launcher.close()
 
@@ -166,7 +166,7 @@ def test_a_port_in_use_is_told_with_a_way_out(tmp_path: Path, checkpoint: Path) 
             assert isinstance(failed, Failed)
             assert f"port {port}" in failed.sentence
             assert "--port" in failed.sentence
-            assert launcher.process.wait(20) == 1
+            assert launcher.process.wait(60) == 1
         finally:
             launcher.close()
 
@@ -181,7 +181,7 @@ def test_a_missing_tokenizer_is_told_with_a_way_out(tmp_path: Path, checkpoint: 
         _, failed = launcher.hear()
         assert isinstance(failed, Failed)
         assert "no tokenizer.json" in failed.sentence
-        assert launcher.process.wait(20) == 1
+        assert launcher.process.wait(60) == 1
     finally:
         launcher.close()
 
@@ -191,6 +191,6 @@ def test_the_process_ends_with_its_launcher(tmp_path: Path, checkpoint: Path) ->
     write_end, launcher.lifeline = launcher.lifeline, os.dup(0)
     try:
         os.close(write_end)
-        assert launcher.process.wait(20) == 1
+        assert launcher.process.wait(60) == 1
     finally:
         launcher.close()

@@ -9,6 +9,8 @@ import h11
 import pytest
 from http_server import Deployment
 
+from gllm.frontend.body import READ_TIMEOUT_S
+
 BODY = b'{"model": "tiny", "prompt": "hello"}'
 POST = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 GET = b"GET /version HTTP/1.1\r\nHost: x\r\n"
@@ -16,7 +18,7 @@ GET = b"GET /version HTTP/1.1\r\nHost: x\r\n"
 
 def exchange(server: Deployment, *pieces: bytes, half_close: bool = False) -> tuple[bytes, dict[str, str]]:
     """Everything that comes back until the server closes: the status lines' bytes and the first error."""
-    with socket.create_connection(server.listener.getsockname(), timeout=10) as client:
+    with socket.create_connection(server.listener.getsockname(), timeout=60) as client:
         try:
             for piece in pieces:
                 client.sendall(piece)
@@ -71,7 +73,7 @@ def test_headers_over_the_limit_are_431(server: Deployment, headers: bytes) -> N
 
 
 def test_a_header_that_never_ends_is_408(server: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gllm.frontend.connection.HEADER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gllm.frontend.connection.HEADER_TIMEOUT_S", 1.0)
     for beginning in (b"", GET):
         received, error = exchange(server, beginning)
         assert received.startswith(b"HTTP/1.1 408")
@@ -94,7 +96,7 @@ def test_a_body_beyond_the_limit_is_not_read_to_its_end(server: Deployment) -> N
     received, error = exchange(server, POST + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 1000)
     assert received.startswith(b"HTTP/1.1 413")
     assert "100000 bytes" in error["message"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < READ_TIMEOUT_S / 2
 
 
 def test_an_unread_body_is_never_taken_for_the_next_request(server: Deployment) -> None:
@@ -128,7 +130,7 @@ def test_many_broken_requests_leave_nothing_behind(server: Deployment) -> None:
     for _ in range(30):
         exchange(server, b"\r\n\r\n\0\0", half_close=True)
         exchange(server, POST + b"Content-Length: 1\r\n\r\n{", half_close=True)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(server.http_server.server_state.connections) > 1:  # httpx keeps one
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -139,7 +141,7 @@ def streamed(server: Deployment, version: bytes) -> bytes:
     body = b'{"model": "tiny", "prompt": "hello", "stream": true}'
     head = b"POST /v1/completions HTTP/%b\r\nHost: x\r\nConnection: close\r\n" % version
     head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with socket.create_connection(server.listener.getsockname()[:2], timeout=10) as client:
+    with socket.create_connection(server.listener.getsockname()[:2], timeout=60) as client:
         client.sendall(head + body)
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
 

@@ -14,6 +14,7 @@ import pytest
 from http_server import Deployment, serving
 
 from gllm.config.schema import FrontendConfig
+from gllm.frontend.connection import HEADER_TIMEOUT_S
 from gllm.frontend.tenants import Budget
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.protocol.messages import PassedOver, RequestState
@@ -160,7 +161,7 @@ def test_a_key_with_all_its_requests_open_waits_for_one_to_end(keyed: Deployment
         assert error_of(refused) == (429, "rate_limit_error", "rate_limit_exceeded", None)
         assert refused.headers["retry-after"] == "1"
     keyed.answers("fine")
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while completion(keyed, "sk-one").status_code != 200:
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -220,7 +221,7 @@ def test_the_access_log_has_a_line_a_request_and_never_a_prompt(
         with caplog.at_level(logging.INFO, "gllm.access"):
             completion(server, "sk-1", prompt="my deepest secret")
             server.http.get("/v1/mod%0Aels?secret=1")
-            until = time.monotonic() + 5
+            until = time.monotonic() + 60
             while len(lines := [r.getMessage() for r in caplog.records if r.name == "gllm.access"]) < 2:
                 assert time.monotonic() < until
                 time.sleep(0.01)  # a line is written when its answer is sent
@@ -238,7 +239,7 @@ def test_hundreds_of_clients_that_only_connect_do_not_keep_others_out(server: De
         began = time.monotonic()
         server.answers("fine")
         assert server.complete().status_code == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < HEADER_TIMEOUT_S / 2
     finally:
         for client in idle:
             client.close()
@@ -255,7 +256,7 @@ def test_requests_over_the_limit_at_once_are_refused_and_none_is_lost(keyed: Dep
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(statuses) == 16
     assert set(statuses) <= {200, 429}
     assert 200 in statuses

@@ -124,7 +124,7 @@ def test_a_client_that_leaves_takes_its_grammar_with_it(server: Deployment) -> N
     with server.http.stream("POST", "/v1/completions", json=body) as response:
         assert response.status_code == 200
         next(response.iter_lines())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not server.scheduler.cancelled and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.scheduler.cancelled == [server.scheduler.submits[0].request_id]
@@ -134,7 +134,7 @@ def test_a_grammar_that_can_no_longer_be_followed_ends_its_request_alone(server:
     (odd,) = server.tokenizer.encode("z")
     server.scheduler.script = lambda _submit: [odd]
     check(server.complete(guided_regex="a{100}", max_tokens=3), 400, "guided_regex")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not server.scheduler.cancelled and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.scheduler.cancelled == [server.scheduler.submits[-1].request_id]

@@ -105,7 +105,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_named_at_once(model: Pat
 
 def test_a_program_that_forgets_to_close_ends_well(model: Path, tmp_path: Path) -> None:
     process = script(model, tmp_path, "llm.generate('hello', SamplingParams(max_tokens=2), use_tqdm=False)")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
@@ -119,7 +119,7 @@ def test_a_killed_program_leaves_nothing_behind(model: Path, tmp_path: Path) -> 
     assert len(children) == 2
     process.kill()
     process.communicate()
-    wait_until_gone(children, timeout_s=20)
+    wait_until_gone(children, timeout_s=60)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +136,7 @@ except KeyboardInterrupt:
     read_until(process, "up")
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=120)
     assert (process.returncode, out.split()) == (0, ["3", "0"]), errors
     assert list(tmp_path.iterdir()) == []
 

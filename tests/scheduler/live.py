@@ -30,7 +30,7 @@ from gllm.protocol.messages import (
 )
 from gllm.protocol.wire import column
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 @dataclass

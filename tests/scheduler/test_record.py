@@ -126,7 +126,7 @@ def test_without_the_option_the_core_itself_is_used() -> None:
 def test_what_happened_reaches_the_file_although_nothing_more_happens(file: Path) -> None:
     run = recorded_into(file, constrained_share=0.0)
     run.submit()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not (file.stat().st_size and events_of(file)[1]):
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -150,7 +150,7 @@ def test_a_full_disk_ends_the_recording_and_not_the_service(
         def close(self) -> None:
             pass
 
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not file.stat().st_size:
         assert time.monotonic() < until
         time.sleep(0.01)

@@ -23,7 +23,7 @@ class Late:
         return self.home.is_set()
 
     def wait(self) -> None:
-        assert self.home.wait(10)
+        assert self.home.wait(60)
         if self.fails:
             raise RuntimeError("the device is gone")
 
@@ -52,7 +52,7 @@ def test_the_main_loop_is_woken_when_the_oldest_step_is_home_and_not_before() ->
     outputs[1].home.set()  # steps of a device end in order; one that did not would wait for the first
     assert under_way.oldest_home() is None
     outputs[0].home.set()
-    assert is_woken(under_way, 10)
+    assert is_woken(under_way, 60)
     under_way.hush()
     taken = [under_way.oldest_home().plan.step, under_way.oldest_home().plan.step]
     assert taken == [0, 1]
@@ -73,8 +73,8 @@ def test_a_step_that_fails_wakes_the_main_loop_which_then_gets_the_error() -> No
     under_way.add(launched(0, failing))
     under_way.add(launched(1, next_one))
     failing.home.set()
-    assert is_woken(under_way, 10)
+    assert is_woken(under_way, 60)
     under_way.hush()
     assert under_way.oldest_home().output is failing
     next_one.home.set()
-    assert is_woken(under_way, 10)
+    assert is_woken(under_way, 60)
