@@ -29,6 +29,8 @@ from gllm.frontend.types import DEFAULT_COMPLETION_TOKENS, ChatBody, CompletionB
 
 T = TypeVar("T")
 
+SHORT_TEXT = 256  # characters: encoding them takes less time than a thread's coming and going
+
 
 @dataclass(slots=True)
 class Job:
@@ -97,9 +99,12 @@ class Jobs:
         prompts = body.prompts(self._limits)
         params = body.params(self._limits, self._text.sampling_defaults)
         encode = self._text.tokenizer.encode
-        encoded = await self._in_thread(
-            lambda: [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        )
+
+        def encode_all() -> list[list[int]]:
+            return [encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+        is_short = sum(map(len, prompts)) <= SHORT_TEXT
+        encoded = encode_all() if is_short else await self._in_thread(encode_all)
         encoded = [_truncated(prompt, body.truncate_prompt_tokens) for prompt in encoded]
         asked = body.num_tokens_asked()
         if asked is None and params.max_tokens is None:

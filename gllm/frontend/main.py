@@ -5,6 +5,7 @@ Knows the order of starting and stopping; what a request means is the gateway's 
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ log = logging.getLogger("gllm")
 BACKLOG = 2048
 KEEP_ALIVE_S = 65  # longer than common clients and proxies keep an idle connection
 REPORT_S = 1.0
+GC_THRESHOLDS = (20_000, 10, 10)  # of Python's collector: hundreds of open requests are no garbage
 STOP_GRACE_S = 1  # for the last words of open streams
 
 
@@ -90,6 +92,7 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # nothing here asks where a client is
                 h11_max_incomplete_event_size=MAX_HEADER_BYTES,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_GRACE_S,
@@ -191,6 +194,9 @@ class Frontend:
         self._gateway.close()
 
     def _tell_ready(self) -> None:
+        gc.collect()
+        gc.freeze()  # what stays for ever need not be walked again between the tokens of a stream
+        gc.set_threshold(*GC_THRESHOLDS)
         self._child.ready(url_of(self._listener))
         self._listen_to_launcher()
 
