@@ -1,21 +1,29 @@
 """Load on a gateway by one lean process: many connections, answers counted and not parsed.
 
-    python -m bench.gateway_client PORT --connections 64 --seconds 5 --tokens 200 --stream --body JSON
+    python -m bench.gateway_client PORT --connections 64 --seconds 5 --body JSON [--stream --words JSON]
 
-Prints one JSON object: requests, tokens, events, milliseconds to the first event and between events,
-and its own CPU seconds, which say whether it was the bottleneck. Knows HTTP's chunked framing just
-well enough to see an answer's end.
+Prints one JSON object: requests, tokens, events, milliseconds to the first event, between events, and from
+the making of a token (`bench.null_steps`) to its arrival; and its own CPU seconds, which say whether it was
+the bottleneck. Knows HTTP's framing just well enough to see an answer's end, and that nothing but a token,
+which is a word, has a space in an event.
 """
 
 import argparse
 import json
+import re
 import resource
 import selectors
 import socket
 import time
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bench.null_steps import age_ns
+
+LOOK_AT_EACH = 17  # reading words costs more than all else: those of some reads are enough
 END = b"0\r\n\r\n"
+TEXT = re.compile(rb'"text":"( [a-z ]+)"')
 
 
 @dataclass(slots=True)
@@ -25,66 +33,80 @@ class Figures:
     num_requests: int = 0
     num_tokens: int = 0
     num_events: int = 0
-    num_bytes: int = 0
+    num_reads: int = 0
     num_failed: int = 0
     firsts: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
+    ages: list[float] = field(default_factory=list)
     totals: list[float] = field(default_factory=list)
 
 
 class Connection:
-    """One client that sends its next request when the last one is answered."""
+    """One client, which asks when it is told to. places: of the words that tell the time, if wanted."""
 
-    def __init__(self, port: int, request: bytes, stream: bool) -> None:
+    def __init__(self, port: int, request: bytes, stream: bool, places: Mapping[bytes, int]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
         self._request = request
         self._stream = stream
-        self.ask()
+        self._places = places
 
-    def ask(self) -> None:
-        self.began = self.last = time.perf_counter()
-        self._tail = b""
-        self._num_events = 0
-        self._is_answered = False
+    def ask(self, due: float) -> None:
+        """due: when that should have been, from which on the answer is waited for."""
+        self.began = due
+        self.last: float | None = None  # when the last event came
+        self._seen = b""
+        self._is_begun = False
         self.socket.sendall(self._request)
 
-    def read(self, figures: Figures, tokens: int) -> None:
-        """Take what is there; raises ConnectionError when the server closed."""
+    def read(self, figures: Figures) -> bool:
+        """Take what is there; whether the answer is over. Raises ConnectionError when the server closed."""
         data = self.socket.recv(1 << 16)
         if not data:
             raise ConnectionError("the server closed the connection")
-        now = time.perf_counter()
-        figures.num_bytes += len(data)
-        seen = self._tail + data
-        if not self._num_events and not self._is_answered:
-            self._is_answered = True
-            if b" 200 " not in seen[:20]:
-                figures.num_failed += 1
+        now_ns = time.monotonic_ns()
+        seen = self._seen + data
+        if not self._is_begun:
+            self._is_begun = True
+            figures.num_failed += b" 200 " not in seen[:20]
+            if self._stream:
+                seen = seen.partition(b"\r\n\r\n")[2]
+        is_over = seen.endswith(END) if self._stream else _is_whole(seen)
         if self._stream:
-            # An event's end may be cut in two by the socket: the last byte is looked at again.
-            num_events = seen.count(b"\n\n")
-            self._tail = b"\n" if seen.endswith(b"\n") and not seen.endswith(b"\n\n") else b""
-            if num_events:
-                if self._num_events:
-                    figures.gaps.append(now - self.last)
-                else:
-                    figures.firsts.append(now - self.began)
-                self.last = now
-                self._num_events += num_events
-            is_over = data.endswith(END) or (len(data) < 5 and self._ends(data))
+            # What the socket cut in two is looked at again.
+            end = seen.rfind(b"\n\n") + 2 if b"\n\n" in seen else 0
+            self._seen = seen[end:]
+            if end:
+                self._take(seen[:end], now_ns, figures)
+            figures.num_events -= is_over  # [DONE] is none
         else:
-            self._tail = seen
-            is_over = _is_whole(seen)
+            self._seen = seen
+            figures.num_tokens += len(_words(seen)) if is_over else 0
         if is_over:
             figures.num_requests += 1
-            figures.num_tokens += tokens
-            figures.num_events += max(self._num_events - 1, 0)  # but for [DONE]
-            figures.totals.append(now - self.began)
-            self.ask()
+            figures.totals.append(now_ns / 1e9 - self.began)
+        return is_over
 
-    def _ends(self, data: bytes) -> bool:
-        return END.endswith(data)
+    def _take(self, events: bytes, now_ns: int, figures: Figures) -> None:
+        """Whole events."""
+        now = now_ns / 1e9
+        if self.last is None:
+            figures.firsts.append(now - self.began)
+        else:
+            figures.gaps.append(now - self.last)
+        self.last = now
+        num_events = events.count(b"\n\n")
+        figures.num_events += num_events
+        figures.num_tokens += events.count(b" ") - num_events  # each has one space behind "data:"
+        figures.num_reads += 1
+        if self._places and not figures.num_reads % LOOK_AT_EACH:
+            figures.ages += [age_ns(self._places[word], now_ns) / 1e9 for word in _words(events)]
+
+
+def _words(seen: bytes) -> list[bytes]:
+    """The tokens of an answer, or of events."""
+    return [word for text in TEXT.findall(seen) for word in text.split()]
 
 
 def _is_whole(seen: bytes) -> bool:
@@ -97,24 +119,36 @@ def _is_whole(seen: bytes) -> bool:
 
 def load(port: int, request: bytes, given: argparse.Namespace) -> tuple[Figures, float, float]:
     """Figures, seconds and CPU seconds of the measured time; the warm-up before it does not count."""
+    places = {word.strip().encode(): place for place, word in enumerate(json.loads(given.words))}
     selector = selectors.EpollSelector()
-    clients = [Connection(port, request, given.stream) for _ in range(given.connections)]
-    for client in clients:
-        client.socket.setblocking(False)
-        selector.register(client.socket, selectors.EVENT_READ, client)
+    idle: deque[Connection] = deque()
+    for _ in range(given.connections):
+        idle.append(Connection(port, request, given.stream, places))
+        selector.register(idle[-1].socket, selectors.EVENT_READ, idle[-1])
     figures = Figures()
-    begins = time.perf_counter() + given.warmup
+    now = due = time.monotonic()
+    begins = now + given.warmup
+    # Without a rate the first questions are spread over the warm-up: answers of one length would end as one.
+    pause = 1 / given.rate if given.rate else given.warmup / given.connections
     ends = begins + given.seconds
     cpu_before = 0.0
     is_warm = False
-    while (now := time.perf_counter()) < ends:
+    while (now := time.monotonic()) < ends:
         if not is_warm and now >= begins:
             is_warm, figures, cpu_before = True, Figures(), time.process_time()
             print("begin", flush=True)
-        for key, _ in selector.select(0.1):
-            key.data.read(figures, given.tokens)
+        while idle and due <= now:
+            idle.popleft().ask(due if given.rate else now)
+            if given.rate or due < begins:
+                due += pause
+        timeout_s = min(max(due - now, 0), 0.1) if idle else 0.1
+        for key, _ in selector.select(timeout_s):
+            if key.data.read(figures):
+                idle.append(key.data)
+        if given.every_ms:
+            time.sleep(given.every_ms / 1e3)
     print("end", flush=True)
-    return figures, time.perf_counter() - begins, time.process_time() - cpu_before
+    return figures, time.monotonic() - begins, time.process_time() - cpu_before
 
 
 def quantiles_ms(values: list[float]) -> dict[str, float]:
@@ -133,8 +167,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--warmup", type=float, default=1.0)
-    parser.add_argument("--tokens", type=int, default=200, help="that each answer has")
+    parser.add_argument(
+        "--rate", type=float, help="requests a second (default: each as the last is answered)"
+    )
+    parser.add_argument("--every-ms", type=float, help="look this seldom, for less CPU and useless times")
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--words", default="[]", help="a JSON list: the words that tell the time")
     parser.add_argument("--path", default="/v1/completions")
     parser.add_argument("--body", required=True)
     given = parser.parse_args()
@@ -154,9 +192,9 @@ def main() -> None:
                 "failed": figures.num_failed,
                 "tokens": figures.num_tokens,
                 "events": figures.num_events,
-                "bytes": figures.num_bytes,
                 "first_ms": quantiles_ms(figures.firsts),
                 "gap_ms": quantiles_ms(figures.gaps),
+                "age_ms": quantiles_ms(figures.ages),
                 "total_ms": quantiles_ms(figures.totals),
                 "client_cpu_s": round(cpu_s, 3),
             }

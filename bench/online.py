@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.peers.process import tree
@@ -72,20 +72,20 @@ def environment(num_threads: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def served(server: str, peers: Path, num_threads: int, log: Path) -> Iterator[str]:
-    """The URL of a running server."""
+def started(
+    command_at: Callable[[int], Sequence[str]], variables: Mapping[str, str], log: Path
+) -> Iterator[tuple[int, int]]:
+    """Port and process id of a server that is healthy. command_at: how it is started at a port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command(server, peers, port, num_threads), env=environment(num_threads), cwd=ROOT,
-            stdout=file, stderr=file, start_new_session=True,
-        )  # fmt: skip
+            command_at(port), env=variables, cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+        )
     try:
-        wait_until_healthy(process, url, log)
-        yield url
+        wait_until_healthy(process, f"http://127.0.0.1:{port}", log)
+        yield port, process.pid
     finally:
         pids = tree(process.pid)
         process.terminate()
@@ -128,7 +128,10 @@ def measure(server: str, rates: Sequence[float], given: argparse.Namespace) -> b
     if not missing:
         return True
     log = given.out / f"serve-{server}.log"
-    with served(server, given.peers.resolve(), given.num_threads, log) as url:
+    peers, num_threads = given.peers.resolve(), given.num_threads
+    starting = started(lambda port: command(server, peers, port, num_threads), environment(num_threads), log)
+    with starting as (port, _):
+        url = f"http://127.0.0.1:{port}"
         for rate, file in missing.items():
             words = load(url, rate, given.seconds, given.peers / "models/float32", server, file)
             print("$", shlex.join(["gllm", *words[3:]]), flush=True)
