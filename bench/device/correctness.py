@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.device import correctness_experts, correctness_logits
 from bench.device.batches import Heads, Pool, tables
 from bench.device.machine import Machine
-from gllm.kernels import reference
+from gllm.kernels import reference, reference_logits
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
 from gllm.kernels.norm import add_rms_norm, rms_norm
@@ -231,7 +231,9 @@ def check_sampling(machine: Machine) -> None:
     seed = torch.randint(0, 2**63 - 1, (rows,), device=machine.device)
     drawn = torch.full((rows,), float("nan"), dtype=torch.float64, device=machine.device)
     uniforms[(rows,)](seed, index, drawn)
-    machine.emit("correctness", kernel="uniform", ok=torch.equal(drawn, reference.uniform(seed, index)))
+    machine.emit(
+        "correctness", kernel="uniform", ok=torch.equal(drawn, reference_logits.uniform(seed, index))
+    )
     temperature = torch.tensor([0.0, 0.6, 1.0, 1.5], device=machine.device)[index % 4]
     top_k = torch.tensor([0, 20, 1000], device=machine.device, dtype=torch.int32)[index % 3]
     top_p = torch.tensor([1.0, 0.95, 0.5, 0.999, 1.0], device=machine.device)[index % 5]

@@ -10,7 +10,7 @@ from bench.device.machine import Machine
 from gllm.kernels import logits as kernels
 from gllm.kernels import reference
 from gllm.kernels.logprobs import logprobs
-from gllm.kernels.reference import IN_PROMPT
+from gllm.kernels.reference_logits import IN_PROMPT
 from gllm.kernels.sampling import sample
 
 MOST_ERROR = 1e-5

@@ -16,7 +16,6 @@ from gllm.worker.runner import ModelRunner
 
 CONTEXT = 1024  # tokens of each prompt
 WARM_UP, TIMED = 12, 64  # steps of a batch that decodes
-PREFILL = 8192
 
 
 def run(machine: Machine) -> None:

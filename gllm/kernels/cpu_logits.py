@@ -1,13 +1,13 @@
 """What changes logits before a token is drawn, and what reads log-probabilities off them, for a CPU.
 
-Shapes and meanings are documented in `reference.py`. Knows nothing of models, slots or steps.
+Shapes and meanings are documented in `reference_logits.py`. Knows nothing of models, slots or steps.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gllm.kernels.reference import IN_PROMPT, MASK32
+from gllm.kernels.reference_logits import IN_PROMPT, MASK32
 
 LOGPROBS_BLOCK = 1 << 20  # logits that are ordered at once, at eight bytes each
 

@@ -1,6 +1,6 @@
 """Chooses the implementation of the operators: a backend is a module with these functions.
 
-Shapes, dtypes and meanings are documented once, in `reference.py`.
+Shapes, dtypes and meanings are documented once, in `reference.py` and `reference_logits.py`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What changes logits in place before a token is drawn, for CUDA. Shapes and meanings: see `reference.py`.
+"""What changes logits before a token is drawn, in place, for CUDA. Shapes: see `reference_logits.py`.
 
 Each operator knows from shapes alone how much work there is: nothing is read on the host. Rows of
 logits may lie apart, their values may not. Numbers that change from step to step are not specialised on.
@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gllm.kernels.reference import IN_PROMPT
+from gllm.kernels.reference_logits import IN_PROMPT
 
 BLOCK = 4096  # logits a program looks at
 FEW = 256  # single logits a program changes
@@ -74,7 +74,7 @@ def penalize_logits(
 
 
 def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
-    """See `reference.apply_masks`."""
+    """See `reference_logits.apply_masks`."""
     _adjacent(logits)
     _adjacent(bits)
     vocab = logits.shape[1]
@@ -87,7 +87,7 @@ def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
 def ban_words(
     logits: Tensor, rows: Tensor, slots: Tensor, position: Tensor, words: Tensor, recent: Tensor
 ) -> None:
-    """See `reference.ban_words`."""
+    """See `reference_logits.ban_words`."""
     _adjacent(logits)
     num_words, length = words.shape
     if num_words:
@@ -98,7 +98,7 @@ def ban_words(
 
 
 def add_to_logits(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor) -> None:
-    """See `reference.add_to_logits`."""
+    """See `reference_logits.add_to_logits`."""
     _adjacent(logits)
     if len(rows):
         grid = (triton.cdiv(len(rows), FEW),)
@@ -114,7 +114,7 @@ def penalize(
     frequency: Tensor,
     presence: Tensor,
 ) -> None:
-    """See `reference.penalize`."""
+    """See `reference_logits.penalize`."""
     _adjacent(logits)
     vocab = logits.shape[1]
     if len(rows):

@@ -1,4 +1,4 @@
-"""Log-probabilities of one token a row and of the likeliest, for CUDA. Shapes: see `reference.logprobs`.
+"""Log-probabilities of one token a row and of the likeliest, for CUDA; see `reference_logits.logprobs`.
 
 `weigh_rows` reads each row twice: the highest logit, then the sum of all exponentials and the number of
 likelier tokens. The likeliest come by way of keys: 64-bit integers that order tokens by logit and, among
@@ -87,7 +87,7 @@ def merge_highest(
 
 
 def logprobs(logits: Tensor, tokens: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """See `reference.logprobs`. logits: float32, each row's values adjacent."""
+    """See `reference_logits.logprobs`. logits: float32, each row's values adjacent."""
     if logits.stride(1) != 1:
         raise ValueError("logprobs takes rows of adjacent logits")
     rows, vocab = logits.shape

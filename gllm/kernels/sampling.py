@@ -1,4 +1,4 @@
-"""Sampling for CUDA: no host waits, no sort, the same filters in the same order as `reference.sample`.
+"""Sampling for CUDA: no host waits, no sort, the same filters in the same order as `reference_logits.sample`.
 
 The order: temperature; top_k, and tokens equal to the last kept; top_p, lower ids first among equals;
 min_p; the draw by inverse CDF in order of token ids. Sums are float64, in an order that depends on the row
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gllm.kernels.reference import GREEDY_BELOW
+from gllm.kernels.reference_logits import GREEDY_BELOW
 
 LIST_SIZE = 8192  # likely tokens a row may list
 BLOCK = 4096  # tokens read at once; with half of it two programs share a multiprocessor, and are no faster
@@ -175,7 +175,7 @@ def _least_key(
 
 @triton.jit
 def uniform(seed, position):
-    """`reference.uniform`: float64 of (0, 1) from the first word of Philox4x32-10."""
+    """`reference_logits.uniform`: float64 of (0, 1) from the first word of Philox4x32-10."""
     low = (position & 0xFFFFFFFF).to(tl.uint32)
     high = (position >> 32).to(tl.uint32)
     word, _, _, _ = tl.philox(seed, low, high, low * 0, low * 0)
@@ -258,7 +258,7 @@ def draw(
 
 
 def greedy(logits: Tensor, out: Tensor | None = None) -> Tensor:
-    """See `reference.greedy`. logits: any float dtype, each row's values adjacent."""
+    """See `reference_logits.greedy`. logits: any float dtype, each row's values adjacent."""
     out = _tokens_like(logits) if out is None else out
     if len(logits):
         greedy_rows[(len(logits),)](logits, out, logits.stride(0), logits.shape[1], num_warps=NUM_WARPS)
@@ -275,7 +275,7 @@ def sample(
     log_min_p: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """See `reference.sample`. logits: any float dtype, each row's values adjacent."""
+    """See `reference_logits.sample`. logits: any float dtype, each row's values adjacent."""
     out = _tokens_like(logits) if out is None else out
     rows, vocab = logits.shape
     if rows:

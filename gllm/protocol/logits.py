@@ -1,7 +1,7 @@
 """What a request may ask of its logits beside the usual filters, and the log-probabilities that come home.
 
 Few requests carry any of it: the messages that hold these records hold None or nothing instead. Knows
-ranges and lengths; what the values do is documented in `kernels/reference.py`.
+ranges and lengths; what the values do is documented in `kernels/reference_logits.py`.
 """
 
 from gllm.protocol.wire import (

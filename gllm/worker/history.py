@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gllm.kernels.dispatch import Operators
-from gllm.kernels.reference import IN_PROMPT
+from gllm.kernels.reference_logits import IN_PROMPT
 from gllm.worker.shaping import WINDOW, Entered, ShapedRows
 
 
 class History:
-    """The tables; their meaning is documented at `penalize` and `ban_words` in `kernels/reference.py`.
+    """The tables; their meaning is documented at `penalize` and `ban_words` in `kernels/reference_logits.py`.
 
     counts: int32 [num_slots, vocab]; recent: int32 [num_slots, WINDOW]; None until somebody needs them.
     """
@@ -42,7 +42,7 @@ class History:
                 self.recent[item.slot] = self._on_device(_recent_of(item))
 
     def shape(self, operators: Operators, logits: Tensor, shaped: ShapedRows) -> None:
-        """Change `logits` as `shaped` says, in the order that `kernels/reference.py` documents."""
+        """Change `logits` as `shaped` says, in the order that `kernels/reference_logits.py` documents."""
         if shaped.allowed is not None:
             operators.apply_masks(logits, shaped.allowed.rows, shaped.allowed.bits)
         if shaped.words is not None:

@@ -135,7 +135,7 @@ class ModelRunner:
     def sample(self, batch: Batch, logits: Tensor) -> Sampled:
         """What comes of the sampling rows; the tokens are also kept as the next step's input.
 
-        Changes `logits`, in the order that `kernels/reference.py` documents.
+        Changes `logits`, in the order that `kernels/reference_logits.py` documents.
         """
         asked = batch.logprobs
         own = None if asked is None else logits[asked.rows]  # a copy, before anything changes them

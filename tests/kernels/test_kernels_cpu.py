@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gllm.kernels import cpu, reference
+from gllm.kernels import cpu, cpu_attention, reference
 
 torch.set_num_threads(1)
 
@@ -68,8 +68,8 @@ def test_decode_rows_are_padded_to_at_most_twice_their_pages_and_gathered_in_bou
         padded = len(group.pages) // len(members)
         needed = [int(before[row]) // page_size + 1 for row in members]
         assert padded == max(needed)
-        assert padded <= max(cpu.FEW_PAGES, 2 * min(needed))
-        assert len(members) == 1 or len(group.pages) * page_size <= cpu.GATHER_TOKENS
+        assert padded <= max(cpu_attention.FEW_PAGES, 2 * min(needed))
+        assert len(members) == 1 or len(group.pages) * page_size <= cpu_attention.GATHER_TOKENS
         assert ((group.mask == 0).sum(-1).flatten() == before[list(members)] + 1).all()
     assert sorted(seen) == list(range(rows))
 

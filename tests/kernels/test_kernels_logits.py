@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gllm.kernels import cpu, reference
-from gllm.kernels.reference import IN_PROMPT
+from gllm.kernels.reference_logits import IN_PROMPT
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gllm.kernels import cpu, reference
+from gllm.kernels import cpu, cpu_sampling, reference, reference_logits
 
 torch.set_num_threads(1)
 
@@ -43,7 +43,7 @@ def test_a_token_depends_on_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(cpu.sample(**{name: x[order] for name, x in arguments.items()}), together[order])
     alone = [cpu.sample(**{name: x[i : i + 1] for name, x in arguments.items()}) for i in range(64)]
     assert torch.equal(torch.cat(alone), together)
-    monkeypatch.setattr(cpu, "SAMPLE_BLOCK", 1000)  # three rows at once
+    monkeypatch.setattr(cpu_sampling, "SAMPLE_BLOCK", 1000)  # three rows at once
     assert torch.equal(cpu.sample(**arguments), together)
 
 
@@ -52,11 +52,11 @@ def test_the_generator_is_philox() -> None:
     cases = [(0, 0, 0x6627E8D5)]
     for seed, position, word in cases:
         expected = (word + 0.5) / 2**32
-        assert reference.uniform(torch.tensor([seed]), torch.tensor([position])).item() == expected
+        assert reference_logits.uniform(torch.tensor([seed]), torch.tensor([position])).item() == expected
     seeds = torch.randint(0, 2**63 - 1, (1000,), generator=torch.Generator().manual_seed(1))
     positions = torch.arange(1000) * 4_000_037
-    drawn = reference.uniform(seeds, positions)
-    assert torch.equal(torch.from_numpy(cpu.uniform(seeds.numpy(), positions.numpy())), drawn)
+    drawn = reference_logits.uniform(seeds, positions)
+    assert torch.equal(torch.from_numpy(cpu_sampling.uniform(seeds.numpy(), positions.numpy())), drawn)
     assert 0 < drawn.min() < 0.01
     assert 0.99 < drawn.max() < 1
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from gllm.kernels import logits as triton_logits
 from gllm.kernels import logprobs as triton_logprobs
 from gllm.kernels import reference
-from gllm.kernels.reference import IN_PROMPT
+from gllm.kernels.reference_logits import IN_PROMPT
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 VOCAB = 5003  # more than one program looks at, and no multiple of anything
