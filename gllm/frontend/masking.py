@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from gllm.frontend.open_request import OpenRequest
 
 NUM_THREADS = 2
-INLINE_S = 2e-4  # of a commit's masks; about what waking a thread and taking its answer costs all processes
+INLINE_S = 5e-4  # of a commit's masks; more would show as a delay of the tokens beside them
 HAND_OVER_S = 1e-3  # no mask that is ready waits longer than this and one other mask for those behind it
 
 
