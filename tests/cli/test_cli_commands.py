@@ -89,6 +89,8 @@ def test_config_show_takes_a_model_directory() -> None:
 
 def test_inspect_says_what_the_demo_model_is_and_that_it_runs() -> None:
     code, out, errors = run("inspect", "demo/model")
-    assert (code, errors) == (0, "")
+    # Of the machine and not of the model: what a machine without a C compiler hears at every start.
+    others = [line for line in errors.splitlines() if "there is no C compiler" not in line]
+    assert (code, others) == (0, [])
     assert "LlamaForCausalLM" in out
     assert out.splitlines()[-1].split() == ["runs", "here", "yes"]

@@ -324,3 +324,15 @@ def test_masks_forbid_what_the_reference_forbids_and_touch_nothing_else(size: in
         made.append(own)
     assert torch.equal(made[1].view(torch.int32), made[0].view(torch.int32))
     assert made[1][0, :size].eq(float("-inf")).all()
+
+
+def test_a_user_without_a_home_has_a_directory_among_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(build.Path, "home", home)
+    monkeypatch.setattr(build.tempfile, "tempdir", str(tmp_path))
+    assert build._directory() == tmp_path / f"gllm-{os.getuid()}"

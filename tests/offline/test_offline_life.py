@@ -106,7 +106,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_named_at_once(model: Pat
 def test_a_program_that_forgets_to_close_ends_well(model: Path, tmp_path: Path) -> None:
     process = script(model, tmp_path, "llm.generate('hello', SamplingParams(max_tokens=2), use_tqdm=False)")
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (0, "")
+    # A machine without a C compiler hears so at every start.
+    others = [line for line in errors.splitlines() if "there is no C compiler" not in line]
+    assert (process.returncode, others) == (0, [])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -73,13 +73,13 @@ def _compile(compiler: list[str], sources: list[Path], library: Path) -> None:
 def _directory() -> Path:
     """A directory that is this user's alone, since what lies there is loaded as code: in the user's cache, or
     where that cannot be written among temporary files."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(base) / "gllm"
     try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(base) / "gllm"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(directory, os.W_OK):
             raise PermissionError(directory)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter is Path.home's, for a user whom the system does not know
         directory = Path(tempfile.gettempdir()) / f"gllm-{os.getuid()}"
         directory.mkdir(mode=0o700, exist_ok=True)
     status = directory.lstat()
