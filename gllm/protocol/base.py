@@ -27,7 +27,6 @@ MAX_LISTED = 1 << 12
 class Role(StrEnum):
     """Who speaks on a connection."""
 
-    LAUNCHER = "launcher"
     FRONTEND = "frontend"
     SCHEDULER = "scheduler"
     WORKER = "worker"

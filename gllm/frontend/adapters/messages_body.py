@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
+from gllm.frontend.adapters.schemas import INPUT_TOOL_CHOICE, INPUT_TOOLS, SYSTEM, TURNS
 from gllm.frontend.adapters.translated import Translated, part_text, text_of
-from gllm.frontend.body_schemas import INPUT_TOOL_CHOICE, INPUT_TOOLS, SYSTEM, TURNS
 from gllm.frontend.generation_body import GenerationBody, NumTokens, Unchecked
 from gllm.frontend.messages import MAX_MESSAGES
 from gllm.frontend.params import ParameterError

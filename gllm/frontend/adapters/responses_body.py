@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, WithJsonSchema
 
+from gllm.frontend.adapters.schemas import FLAT_TOOL_CHOICE, FLAT_TOOLS, INPUT, TEXT
 from gllm.frontend.adapters.translated import Translated, text_of
-from gllm.frontend.body_schemas import FLAT_TOOL_CHOICE, FLAT_TOOLS, INPUT, TEXT
 from gllm.frontend.generation_body import GenerationBody, NumTokens, Unchecked
 from gllm.frontend.params import ParameterError
 
