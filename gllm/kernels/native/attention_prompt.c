@@ -1,4 +1,4 @@
-/* Attention of rows of several queries: the keys and values of a row are packed once for all of its queries, and tiles
+/* Attention of rows of several queries, by float32's own instructions or (attention_amx.c) on the matrix unit: the keys and values of a row are packed once for all of its queries, and tiles
  * of ROWS queries go over blocks of KEYS keys. Blocks begin at the start of the sequence, so that a query's result
  * depends neither on who shares its batch nor on how the prompt was cut.
  *
@@ -7,21 +7,11 @@
 #include <omp.h>
 #include <stdlib.h>
 
-#include "attention.h"
+#include "attention_prompt.h"
 
 #define KEYS 128 /* keys that are weighed at once */
 #define FEW (1L << 18) /* products that one thread is done with before another has woken */
 #define GATHERED 4096 /* tokens whose keys and values are packed at once, if one row has no more */
-
-typedef struct { /* a row, and where its packed keys and values begin */
-    long row, context;
-    size_t at;     /* of the keys, in the workspace */
-    float *keys;   /* [kv_heads][panels of tokens][size][PANEL] */
-    float *values; /* [kv_heads][panels of size][tokens][PANEL] */
-    long first_item;
-} Chunk;
-
-INLINE long panels_of(long count) { return (count + PANEL - 1) / PANEL; }
 
 INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head, long panel) {
     const long size = a->size, first = panel * PANEL, token_panels = panels_of(chunk->context);
@@ -110,9 +100,31 @@ INLINE const Chunk *chunk_of(const Chunk *chunks, long count, long item) {
     return chunks + low;
 }
 
+/* How a chunk is worked on. */
+typedef struct {
+    long rows; /* queries of an item */
+    size_t (*keys_size)(long size, long context), (*values_size)(long size, long context); /* floats of a key head */
+    void (*begin)(void), (*end)(void);
+    void (*pack)(const Attention *a, const Chunk *chunk, long kv_head, long panel);
+    void (*attend)(const Attention *a, const Chunk *chunk, long head, long query, long count);
+} Way;
+
+static size_t keys_size(long size, long context) { return panels_of(context) * PANEL * size; }
+
+static size_t values_size(long size, long context) { return panels_of(size) * PANEL * context; }
+
+static void nothing(void) {}
+
+static Way way_of(void) {
+#ifdef HAS_TILES
+    if (gllm_has_matrix_unit()) return (Way){TALL, tiles_size, tiles_size, begin_tiles, end_tiles, pack_tiles, attend_tiles};
+#endif
+    return (Way){ROWS, keys_size, values_size, nothing, nothing, pack_keys, attend_tile};
+}
+
 /* Rows [*at, ...) of several queries, as many as fit the workspace; *at moves on. Returns 1 if memory is short. */
 static int attend_chunks(const Attention *a, const long *long_rows, long num_rows, long *at, Chunk *chunks) {
-    const long kv_size = a->kv_heads * a->size, padded = panels_of(a->size) * PANEL * a->kv_heads;
+    const Way way = way_of();
     long count = 0, tokens = 0, items = 0;
     long work = 0;
     size_t floats = 0;
@@ -121,10 +133,10 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
         const long context = a->before[row] + length;
         if (count && tokens + context > GATHERED) break;
         chunks[count] = (Chunk){row, context, floats, NULL, NULL, items};
-        floats += panels_of(context) * PANEL * kv_size + context * padded;
+        floats += way.keys_size(a->size, context) * a->kv_heads + way.values_size(a->size, context) * a->kv_heads;
         tokens += context;
         work += length * context * a->heads * a->size;
-        items += (length + ROWS - 1) / ROWS * a->heads;
+        items += (length + way.rows - 1) / way.rows * a->heads;
         count++;
         ++*at;
     }
@@ -132,14 +144,15 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
     if (!packed) return 1;
     for (long c = 0; c < count; c++) {
         chunks[c].keys = packed + chunks[c].at;
-        chunks[c].values = chunks[c].keys + panels_of(chunks[c].context) * PANEL * kv_size;
+        chunks[c].values = chunks[c].keys + way.keys_size(a->size, chunks[c].context) * a->kv_heads;
     }
 #pragma omp parallel if (work > FEW)
     {
+        way.begin();
         for (long c = 0; c < count; c++) {
             const long packs = panels_of(chunks[c].context) * a->kv_heads;
 #pragma omp for schedule(static) nowait
-            for (long i = 0; i < packs; i++) pack_keys(a, chunks + c, i % a->kv_heads, i / a->kv_heads);
+            for (long i = 0; i < packs; i++) way.pack(a, chunks + c, i % a->kv_heads, i / a->kv_heads);
         }
 #pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
@@ -147,8 +160,9 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
             const long item = items - 1 - n; /* the longest first */
             const Chunk *chunk = chunk_of(chunks, count, item);
             const long inside = item - chunk->first_item, length = a->starts[chunk->row + 1] - a->starts[chunk->row];
-            attend_tile(a, chunk, inside % a->heads, inside / a->heads * ROWS, length);
+            way.attend(a, chunk, inside % a->heads, inside / a->heads * way.rows, length);
         }
+        way.end();
     }
     return 0;
 }

@@ -15,131 +15,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "amx.h"
+#include "amx_product.h"
 
-#define BLOCK_STEPS 2     /* of a panel's weights that are split while those before are multiplied */
 #define BLOCK_ROWS 128    /* of x, for which a group of panels is finished */
 #define FEW_STEPS 32      /* of x, where more of BLOCK_ROWS would not stay in the second cache */
 #define KEPT (800L << 10) /* bytes of x that do */
 #define GROUP 16          /* panels of a group */
-#define NEAR 512          /* bytes between what is split and what is asked for into the first cache */
-#define FAR 8192          /* and into the second */
-
-INLINE int parts_of(int type) { return type == FLOAT32 ? 3 : 1; }
-
-/* Bytes of the weights of one step of a panel, as tiles: [2 halves][parts][16][32]. */
-INLINE long step_bytes(int type) { return 2 * parts_of(type) * TILE_BYTES; }
-
-/* The weights of a panel for two inputs, [PANEL][2], become a row of its tiles; those in bfloat16 are tiles already. */
-INLINE void split_weights(int type, const char *from, char *to) {
-    for (long i = 0; i < pair_bytes(type); i += 64) {
-        _mm_prefetch(from + NEAR + i, _MM_HINT_T0);
-        _mm_prefetch(from + FAR + i, _MM_HINT_T1);
-    }
-    if (type == FLOAT32) {
-        const float *w = (const float *)from;
-        split(_mm512_loadu_ps(w), _mm512_loadu_ps(w + 16), to, TILE_BYTES);
-        split(_mm512_loadu_ps(w + 32), _mm512_loadu_ps(w + 48), to + 3 * TILE_BYTES, TILE_BYTES);
-    } else if (type == INT8)
-        for (int half = 0; half < 2; half++) {
-            const __m128i *w = (const __m128i *)(from + 32 * half);
-            const __m512 a = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(w)));
-            const __m512 b = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(w + 1)));
-            _mm512_store_si512(to + half * TILE_BYTES, high_of(a, b));
-        }
-}
-
-/* What is done of the next block's weights while this one is multiplied: `share` pairs at a time. */
-typedef struct {
-    const char *from;
-    char *to;
-    long pair, pairs, share;
-} Splitting;
-
-INLINE void go_on(int type, Splitting *next, long share) {
-    const long end = next->pair + share < next->pairs ? next->pair + share : next->pairs;
-    for (; next->pair < end; next->pair++)
-        split_weights(type, next->from + next->pair * pair_bytes(type),
-                      next->to + next->pair / TILE_ROWS * step_bytes(type) + next->pair % TILE_ROWS * 64);
-}
-
-/* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. */
-INLINE void load_x(int tall, const char *first, const char *second, int part) {
-    _tile_loadd(4, first + part * TILE_BYTES, 64);
-    if (tall) _tile_loadd(5, second + part * TILE_BYTES, 64);
-}
-
-INLINE void load_weights(int type, const char *w, int part) {
-    if (type == BFLOAT16) {
-        _tile_loadd(6, w, 128);
-        _tile_loadd(7, w + 64, 128);
-    } else {
-        _tile_loadd(6, w + part * TILE_BYTES, 64);
-        _tile_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, 64);
-    }
-}
-
-INLINE void multiply(int type, int tall, Splitting *next) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    if (tall) {
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    go_on(type, next, next->share);
-}
-
-/* One or two tiles of rows, times `steps` steps of weights. x: [tiles][BLOCK_STEPS][x_parts][16][32];
- * sums: [rows][PANEL]. */
-INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const char *w, long steps, float *sums,
-                           int is_first, int is_loaded, int is_stored, Splitting *next) {
-    if (is_first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        if (tall) {
-            _tile_zero(2);
-            _tile_zero(3);
-        }
-    } else if (is_loaded) {
-        _tile_loadd(0, sums, 4 * PANEL);
-        _tile_loadd(1, sums + 16, 4 * PANEL);
-        if (tall) {
-            _tile_loadd(2, sums + 16 * PANEL, 4 * PANEL);
-            _tile_loadd(3, sums + 16 * PANEL + 16, 4 * PANEL);
-        }
-    }
-    for (long step = 0; step < steps; step++) {
-        const char *first = x + step * x_parts * TILE_BYTES, *second = first + BLOCK_STEPS * x_parts * TILE_BYTES;
-        const char *own = w + step * step_bytes(type);
-        load_weights(type, own, 0);
-        if (x_parts == 3) { /* the smallest products first; from one to the next, one side changes */
-            load_x(tall, first, second, 2);
-            multiply(type, tall, next);
-            load_x(tall, first, second, 1);
-            multiply(type, tall, next);
-            if (type == FLOAT32) {
-                load_weights(type, own, 1);
-                multiply(type, tall, next);
-            }
-        }
-        load_x(tall, first, second, 0);
-        multiply(type, tall, next);
-        if (type == FLOAT32) {
-            load_weights(type, own, 2);
-            multiply(type, tall, next);
-            load_weights(type, own, 0);
-            multiply(type, tall, next);
-        }
-    }
-    if (is_stored) {
-        _tile_stored(0, sums, 4 * PANEL);
-        _tile_stored(1, sums + 16, 4 * PANEL);
-        if (tall) {
-            _tile_stored(2, sums + 16 * PANEL, 4 * PANEL);
-            _tile_stored(3, sums + 16 * PANEL + 16, 4 * PANEL);
-        }
-    }
-}
 
 /* Rows [start, end) by panels [first, last), for steps [from, to). */
 typedef struct {
@@ -202,20 +83,6 @@ static void split_row(const float *x, long in, int parts, long block_bytes, char
         char *to = first + step / BLOCK_STEPS * block_bytes + step % BLOCK_STEPS * parts * TILE_BYTES;
         split(_mm512_maskz_loadu_ps(some, x + k), _mm512_maskz_loadu_ps(others, x + k + 16), to, TILE_BYTES);
     }
-}
-
-/* A tile of few rows is no taller than they are, so that no more is loaded. */
-static void configure(long rows) {
-    struct __attribute__((packed)) {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes_of_row[16];
-        uint8_t rows[16];
-    } tiles = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        tiles.bytes_of_row[i] = 64;
-        tiles.rows[i] = i < 6 && rows < TILE_ROWS ? rows : TILE_ROWS;
-    }
-    _tile_loadconfig(&tiles);
 }
 
 /* Whether the processor and the system let this process use the unit; asks once. */
