@@ -18,7 +18,7 @@ from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
 from gllm.frontend.structured.grammar import Grammars
 from gllm.frontend.tokenizer import Tokenizer
-from gllm.frontend.tool_calls.call import Piece, ToolCall
+from gllm.frontend.tool_calls.call import CallPiece, ToolCall, joined
 from gllm.frontend.wishes import check_ids, sampling_of
 from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode
 from gllm.protocol.wire import INT64_MAX
@@ -48,7 +48,7 @@ class TextDelta:
     num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of a prompt.
     output: which of the outputs of one prompt. logprobs: of each of the tokens, if asked for;
     prompt_logprobs by position. echoed: the prompt's tokens, where its text begins this one.
-    tool_call: in place of text, where calls are read; never with a finish reason.
+    call: in place of text, where calls are read; never with a finish reason.
     """
 
     text: str
@@ -56,7 +56,7 @@ class TextDelta:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
-    tool_call: ToolCall | None = None
+    call: CallPiece | None = None
     output: int = 0
     logprobs: Sequence[TokenLogprobs] = ()
     prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
@@ -75,7 +75,7 @@ class TextResult:
     finish_reason: str | None = None
     stop_reason: str | int | None = None
     num_cached_tokens: int = 0
-    parts: list[Piece] = field(default_factory=list)
+    parts: list[str | ToolCall] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
     echoed: Sequence[int] = ()
@@ -90,8 +90,8 @@ class TextResult:
     def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
         """The output that these deltas make up."""
         result = cls("".join([delta.text for delta in deltas]))
+        result.parts = joined(delta.call or delta.text for delta in deltas)
         for delta in deltas:
-            result._add(delta.tool_call or delta.text)
             result.token_ids += delta.token_ids
             result.logprobs += delta.logprobs
             result.prompt_logprobs = delta.prompt_logprobs
@@ -103,12 +103,6 @@ class TextResult:
     @property
     def tool_calls(self) -> list[ToolCall]:
         return [part for part in self.parts if isinstance(part, ToolCall)]
-
-    def _add(self, part: Piece) -> None:
-        if isinstance(part, str) and self.parts and isinstance(self.parts[-1], str):
-            self.parts[-1] += part
-        elif part:
-            self.parts.append(part)
 
 
 class TextEngine:

@@ -23,7 +23,7 @@ from gllm.frontend.logprobs import (
     prompt_logprobs,
 )
 from gllm.frontend.text_offsets import TextOffsets
-from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall
 
 VERSION = version("gllm")
 FINGERPRINT = f"gllm-{VERSION}"
@@ -182,7 +182,7 @@ class ChoicesAnswer(Answer):
         """One chunk; nothing where the delta has nothing to show."""
         if delta.finish_reason is not None:
             end = f'"{delta.finish_reason}","stop_reason":{_to_json(delta.stop_reason)}'
-        elif delta.text or delta.tool_call is not None or (self._shows_tokens and delta.token_ids):
+        elif delta.text or delta.call is not None or (self._shows_tokens and delta.token_ids):
             end = "null"
         else:
             return b""
@@ -270,11 +270,18 @@ class ChatAnswer(ChoicesAnswer):
         return {"index": index, "message": message}
 
     def content(self, index: int, delta: TextDelta) -> str:
-        if delta.tool_call is None:
-            return f'"delta":{{"content":{_text(delta.text)}}}' if delta.text else '"delta":{}'
-        number = self._num_calls.get(index, 0)
-        self._num_calls[index] = number + 1
-        return f'"delta":{_to_json({"tool_calls": [{"index": number} | _call(delta.tool_call)]})}'
+        match delta.call:
+            case None:
+                return f'"delta":{{"content":{_text(delta.text)}}}' if delta.text else '"delta":{}'
+            case CallStart(name, call_id):
+                number = self._num_calls.get(index, 0)
+                self._num_calls[index] = number + 1
+                call = {"index": number, **_call(ToolCall(name, "", call_id))}
+                return f'"delta":{_to_json({"tool_calls": [call]})}'
+            case CallArguments(text):
+                number = self._num_calls[index] - 1
+                more = f'{{"index":{number},"function":{{"arguments":{_text(text)}}}}}'
+                return f'"delta":{{"tool_calls":[{more}]}}'
 
     def logprobs(self, index: int, part: TextDelta | TextResult) -> dict[str, Any]:
         del index

@@ -87,8 +87,14 @@ def joined(api: str, chunks: Sequence[Any]) -> Answer:
         assert choice.finish_reason is None, "nothing follows the end"
         choice.text += given.text if api == "completion" else given.delta.content or ""
         for call in () if api == "completion" else given.delta.tool_calls or ():
-            assert call.index == len(choice.calls)
-            choice.calls.append((call.function.name, call.function.arguments))
+            if call.index == len(choice.calls):
+                assert (call.type, call.function.arguments) == ("function", "")
+                choice.calls.append((call.function.name, ""))
+            else:
+                assert call.index == len(choice.calls) - 1
+                assert (call.id, call.type, call.function.name) == (None, None, None)
+                name, arguments = choice.calls[-1]
+                choice.calls[-1] = name, arguments + call.function.arguments
         choice.finish_reason = given.finish_reason
         choice.stop_reason = getattr(given, "stop_reason", None)
         if (ids := getattr(given, "token_ids", None)) is not None:

@@ -67,13 +67,44 @@ def test_a_demanded_call_follows_its_schema_streamed_as_whole(
     jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
     stream = client.chat.completions.create(**asked, stream=True)
     deltas = [chunk.choices[0].delta for chunk in stream]
-    (streamed,) = [call for delta in deltas for call in delta.tool_calls or ()]
-    assert streamed.function is not None
-    assert (streamed.function.name, streamed.function.arguments) == (
-        call.function.name,
-        call.function.arguments,
-    )
+    first, *more = [call.function for delta in deltas for call in delta.tool_calls or ()]
+    assert first is not None
+    assert (first.name, first.arguments) == (call.function.name, "")
+    pieces = [function.arguments or "" for function in more if function is not None]
+    assert "".join(pieces) == call.function.arguments
+    assert len(pieces) > 1
     assert not any(delta.content for delta in deltas)
+
+
+@pytest.mark.parametrize(
+    ("choice", "max_tokens"),
+    [(CHOICES[0], 1), (CHOICES[0], 12), (CHOICES[0], 28), (CHOICES[1], 1), (CHOICES[1], 6), (CHOICES[1], 12)],
+)
+def test_a_demanded_call_that_its_length_cuts_off_is_the_same_streamed(
+    client: openai.OpenAI, choice: Any, max_tokens: int
+) -> None:
+    asked: Any = {
+        "model": MODEL, "messages": USER, "tools": TOOLS, "tool_choice": choice, "seed": 2,
+        "temperature": 1, "max_tokens": max_tokens,
+    }  # fmt: skip
+    whole = client.chat.completions.create(**asked).choices[0]
+    assert whole.finish_reason == "length"
+    # The client tells in this way of calls that were cut off; its error has what came until then.
+    with (
+        pytest.raises(openai.LengthFinishReasonError) as cut,
+        client.chat.completions.stream(**asked) as stream,
+    ):
+        stream.until_done()
+    streamed = cut.value.completion.choices[0]
+    assert streamed.finish_reason == "length"
+    assert (streamed.message.content or None) == (whole.message.content or None)
+    written = [
+        [(call.function.name, call.function.arguments) for call in message.tool_calls or ()]
+        for message in (streamed.message, whole.message)
+    ]
+    assert written[0] == written[1]
+    # A named function's arguments are all there is.
+    assert bool(written[0]) is (choice != "required" or max_tokens == 28)
 
 
 def test_the_responses_api_demands_calls(client: openai.OpenAI) -> None:

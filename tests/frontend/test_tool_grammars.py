@@ -10,7 +10,7 @@ from gllm.frontend.params import ParameterError
 from gllm.frontend.structured.grammar import Grammars
 from gllm.frontend.structured.wish import StructuredOutputs
 from gllm.frontend.tokenizer import Tokenizer
-from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.call import CallStart, joined
 from gllm.frontend.tool_calls.demanded import demanded, parser_of_demanded
 from gllm.frontend.tool_calls.forms import FORMS
 from gllm.frontend.tool_calls.strict import GRAMMARS, strict
@@ -88,7 +88,7 @@ def test_a_required_call_is_an_array_of_calls_by_their_schemas(
     assert allows(grammars, demo, wish, text) is is_allowed
     if is_allowed:
         parser = parser_of_demanded(use)()
-        assert all(isinstance(piece, ToolCall) for piece in [*parser.feed(text), *parser.finish()])
+        assert not any(isinstance(part, str) for part in joined([*parser.feed(text), *parser.finish()]))
 
 
 def test_without_parallel_calls_one_is_required(grammars: Grammars, demo: Tokenizer) -> None:
@@ -155,7 +155,7 @@ def test_strict_tools_leave_text_free_and_hold_calls_to_their_schemas(
     assert allows(grammars, demo, wish, text) is is_allowed
     if is_allowed and "{" in text and "{1}" not in text:
         parser = FORMS[form](["get_weather", "tree.v2", "now"])
-        assert any(isinstance(piece, ToolCall) for piece in [*parser.feed(text), *parser.finish()])
+        assert any(isinstance(piece, CallStart) for piece in [*parser.feed(text), *parser.finish()])
 
 
 def test_nothing_is_limited_where_no_tool_is_strict_and_no_call_demanded() -> None:

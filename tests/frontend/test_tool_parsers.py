@@ -1,6 +1,7 @@
 """Calls of tools in text: found in each form, however the text is cut; what is no call stays text."""
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from gllm.config.schema import FrontendConfig
 from gllm.frontend.families import FAMILIES
 from gllm.frontend.generation import TextDelta
-from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.call import CallArguments, CallStart, Piece, ToolCall, joined
 from gllm.frontend.tool_calls.forms import FORMS, Pieces, form_in_force, with_calls
 from gllm.frontend.tool_calls.named_line import keyword_literals
 from gllm.frontend.tool_calls.objects import ArgumentsParser, ArrayParser
@@ -23,27 +24,34 @@ NAMES = ["get_weather", "get", "add"]
 PARSERS = {**FORMS, "array": ArrayParser, "arguments": ArgumentsParser}
 
 
-def parsed(form: str, parts: list[str]) -> list[Any]:
-    """The pieces of an answer that comes in `parts`, neighbouring texts joined."""
+def pieces_of(form: str, parts: list[str]) -> list[Piece]:
+    """What comes out of an answer that comes in `parts`."""
     pieces = Pieces(PARSERS[form](["get"] if form == "arguments" else NAMES))
-    found: list[Any] = []
+    found: list[Piece] = []
     for index, part in enumerate(parts):
-        for piece in pieces.read(part, index == len(parts) - 1):
-            if isinstance(piece, str) and found and isinstance(found[-1], str):
-                found[-1] += piece
-            else:
-                found.append(piece)
+        found += pieces.read(part, index == len(parts) - 1)
+    assert pieces.num_calls == sum(isinstance(piece, CallStart) for piece in found)
     return found
+
+
+def parsed(form: str, parts: list[str]) -> list[Any]:
+    """The texts and calls of an answer that comes in `parts`."""
+    return joined(pieces_of(form, parts))
 
 
 def call(name: str, **arguments: Any) -> ToolCall:
     return ToolCall(name, json.dumps(arguments, ensure_ascii=False))
 
 
+def cut(name: str, arguments: str) -> ToolCall:
+    return ToolCall(name, arguments, is_whole=False)
+
+
 PARIS = call("get_weather", city="Paris")
 ONE = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 LLAMA = '{"name": "get_weather", "parameters": {"city": "Paris"}}'
 GLM3 = "get_weather\n ```python\ntool_call(city='Paris')\n```"
+DEEP = '{"a": ' + "[" * 70 + "]" * 70 + "}"
 
 EXAMPLES: list[tuple[str, str, list[Any]]] = [
     ("hermes", ONE, [PARIS]),
@@ -54,11 +62,56 @@ EXAMPLES: list[tuple[str, str, list[Any]]] = [
     (
         "hermes",
         '<tool_call>{"name":"add","arguments":{"a":"</tool_call>{\\"}"}}</tool_call>',
-        [call("add", a='</tool_call>{"}')],
+        [ToolCall("add", '{"a":"</tool_call>{\\"}"}')],
+    ),
+    # In another order the call is known at its end.
+    (
+        "hermes",
+        '<tool_call>{"arguments": {"b":[1 ,2]}, "type": "function", "name": "add"} </tool_call>!',
+        [ToolCall("add", '{"b":[1 ,2]}'), "!"],
+    ),
+    ("hermes", '<tool_call>{"name": "g\\u0065t", "arguments": {}}</tool_call>', [call("get")]),
+    (
+        "hermes",
+        '<tool_call>{"id": "1", "name": "get", "type": "function", "arguments" :\n{}, "id": "2"}</tool_call>',
+        [call("get")],
+    ),
+    # What a form writes behind the arguments is not missed where it is missing, and not shown.
+    ("hermes", '<tool_call>{"name": "get", "arguments": {}</tool_call> so', [call("get"), "so"]),
+    (
+        "hermes",
+        '<tool_call>{"name": "get", "arguments": {}} and </tool_call>',
+        [call("get"), "and </tool_call>"],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "get", "arguments": {}, "x": 1}</tool_call>',
+        [call("get"), ', "x": 1}</tool_call>'],
+    ),
+    # From the first bracket of its arguments on it is a call, whatever they hold.
+    ("hermes", ONE[: ONE.index("is")], [cut("get_weather", '{"city": "Par')]),
+    ("hermes", ONE + ONE[: ONE.index('"city')], [PARIS, cut("get_weather", "{")]),
+    (
+        "hermes",
+        '<tool_call>{"name": "get", "arguments": {"a": NaN, b: "x\ny", c: 1e999, "\\ud800"}}</tool_call>',
+        [ToolCall("get", '{"a": NaN, b: "x\ny", c: 1e999, "\\ud800"}')],
+    ),
+    (
+        "hermes",
+        f'<tool_call>{{"name": "get", "arguments": {DEEP}}}</tool_call>',
+        [ToolCall("get", DEEP[: 6 + 63]), DEEP[6 + 63 :] + "}</tool_call>"],
+    ),
+    (
+        "hermes",
+        '<tool_call>{"name": "get", "arguments": {"a": ]}}</tool_call>',
+        [ToolCall("get", '{"a": ]'), "}</tool_call>"],
     ),
     ("llama3_json", LLAMA, [PARIS]),
     ("llama3_json", f" <|python_tag|> {LLAMA} ; {LLAMA}", [PARIS, PARIS]),
     ("llama3_json", f"{LLAMA} and more", [PARIS, "and more"]),
+    ("llama3_json", LLAMA[:-1], [PARIS]),
+    ("llama3_json", f"{LLAMA}; {LLAMA[:-5]}", [PARIS, cut("get_weather", '{"city": "Par')]),
+    ("llama3_json", f"{LLAMA}; [1]", [PARIS, "; [1]"]),
     ("chatglm3", GLM3, [PARIS]),
     (
         "chatglm3",
@@ -68,8 +121,14 @@ EXAMPLES: list[tuple[str, str, list[Any]]] = [
     ("chatglm3", "get\n```python\ntool_call()\n```\n", [call("get")]),
     ("glm4", '\nget_weather\n{"city": "Paris"}', [PARIS]),
     ("glm4", 'get \n {"a": {"b": [1, null]}} ', [call("get", a={"b": [1, None]})]),
+    ("glm4", 'get\n{"a": 1} and more', [call("get", a=1), "and more"]),
+    ("glm4", 'get\n{"a": [', [cut("get", '{"a": [')]),
     ("array", f"[{LLAMA}, {LLAMA}]", [PARIS, PARIS]),
-    ("arguments", '{"city": "Paris"}', [call("get", city="Paris")]),
+    ("array", f" [ {LLAMA} ,\n{LLAMA}\n]\n", [PARIS, PARIS]),
+    ("array", f"[{LLAMA}, {LLAMA[:-5]}", [PARIS, cut("get_weather", '{"city": "Par')]),
+    ("array", f"[{LLAMA}, 1]", [PARIS, ", 1]"]),
+    ("arguments", ' {"city": "Paris"}\n', [call("get", city="Paris")]),
+    ("arguments", '{"city": "Par', [cut("get", '{"city": "Par')]),
 ]
 
 
@@ -88,22 +147,21 @@ NO_CALLS: list[tuple[str, str]] = [
       for text in ("", " hello ", "{", "}", "get", "get\n", '{"a": 1}\n', "[1]")],
     ("hermes", "<tool_call>"),
     ("hermes", "<tool_call> not json </tool_call>"),
-    ("hermes", '<tool_call>{"name": "get_weather", "arguments": {"city": "Par'),
     ("hermes", '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
     ("hermes", '<tool_call>{"name": "get"}</tool_call>'),
     ("hermes", '<tool_call>{"name": ["get"], "arguments": {}}</tool_call>'),
     ("hermes", '<tool_call>{"name": "get", "arguments": [1]}</tool_call>'),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": NaN}}</tool_call>'),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": 1e999}}</tool_call>'),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": "\\ud800"}}</tool_call>'),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {}} and </tool_call>'),
     ("hermes", "<tool_call>" + "[" * 5000),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "[" * 5000 + "]" * 5000 + "}}</tool_call>"),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "[" * 70 + "]" * 70 + "}}</tool_call>"),
-    ("hermes", '<tool_call>{"name": "get", "arguments": {"a": ' + "9" * 5000 + "}}</tool_call>"),
+    ("hermes", '<tool_call>{"name": "get", "arguments"'),
+    ("hermes", '<tool_call>{"name": "get", "arguments":'),
+    ("hermes", '<tool_call>{"name": "get", "x": 1, "arguments": {}}</tool_call>'),
+    ("hermes", '<tool_call>{"arguments": {"a": NaN}, "name": "get"}</tool_call>'),
+    ("hermes", '<tool_call>{"arguments": {"a": 1e999}, "name": "get"}</tool_call>'),
+    ("hermes", '<tool_call>{"arguments": {"a": "\\ud800"}, "name": "get"}</tool_call>'),
+    ("hermes", f'<tool_call>{{"arguments": {DEEP}, "name": "get"}}</tool_call>'),
+    ("hermes", '<tool_call>{"arguments": {"a": ' + "9" * 5000 + '}, "name": "get"}</tool_call>'),
     ("llama3_json", f"Sure: {LLAMA}"),
     ("llama3_json", '{"name": "unknown", "parameters": {}}'),
-    ("llama3_json", LLAMA[:-1]),
     ("chatglm3", "get_weather\n```python\n__import__('os').system('id')\n```"),
     ("chatglm3", "get_weather\n```python\ntool_call(city=open('/etc/passwd').read())\n```"),
     ("chatglm3", "get_weather\n```python\ntool_call('Paris')\n```"),
@@ -111,9 +169,6 @@ NO_CALLS: list[tuple[str, str]] = [
     ("chatglm3", "unknown\n```python\ntool_call(city='Paris')\n```"),
     ("glm4", "get_weather\nis the name of a tool"),
     ("glm4", 'get_weather {"city": "Paris"}'),
-    ("array", f"[{LLAMA}, 1]"),
-    ("array", "[]"),
-    ("arguments", '{"city": "Par'),
 ]  # fmt: skip
 
 
@@ -168,6 +223,73 @@ def test_any_arguments_come_back_from_every_form(arguments: dict[str, Any]) -> N
     assert parsed("chatglm3", [f"get\n```python\ntool_call({python})\n```"]) == expected
 
 
+# An object in any white space and escapes.
+writers = st.sampled_from(
+    [json.dumps, partial(json.dumps, ensure_ascii=False), partial(json.dumps, indent=1),
+     partial(json.dumps, separators=(",", ":"))]
+)  # fmt: skip
+calls = st.builds(
+    lambda name, values, write: ToolCall(name, write(values)), st.sampled_from(NAMES), arguments, writers
+)
+words = st.sampled_from(["", "Let me see.", "so {", '"', "it's 20°, 字", "</tool_call> no", "a < b\n\nc"])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> tuple[str, str, list[str | ToolCall]]:
+    """A form, an answer in it, and the texts and calls that it is made of."""
+    form = draw(st.sampled_from(sorted(PARSERS)))
+    parts: list[str | ToolCall] = []
+    if form in ("glm4", "chatglm3", "arguments"):
+        call = draw(calls)
+        match form:
+            case "glm4":
+                text = f"\n{call.name}\n{call.arguments}"
+            case "chatglm3":
+                values = json.loads(call.arguments)
+                written = ", ".join(f"{name}={value!r}" for name, value in values.items())
+                text = f"{call.name}\n```python\ntool_call({written})\n```"
+                call = ToolCall(call.name, json.dumps(values, ensure_ascii=False))
+            case _:
+                text, call = call.arguments, ToolCall("get", call.arguments)
+        return form, text, [call]
+    several = draw(st.lists(calls, min_size=1, max_size=3))
+    if form == "hermes":
+        text = draw(words)
+        parts.append(text)
+        for call in several:
+            behind = draw(words)
+            text += f'\n<tool_call>\n{{"name": "{call.name}", "arguments": {call.arguments}}}\n</tool_call>\n'
+            text += behind
+            parts += [call, behind]
+        return form, text, [part for part in parts if part]
+    objects = [f'{{"name": "{call.name}", "parameters": {call.arguments}}}' for call in several]
+    if form == "array":
+        return form, f"[{', '.join(objects)}]", [*several]
+    behind = draw(words)
+    return form, f"{'; '.join(objects)} {behind}", [part for part in [*several, behind] if part]
+
+
+@settings(max_examples=150, deadline=None)
+@given(answers())
+def test_an_answer_cut_after_any_character_is_the_same_streamed_and_whole(
+    answer: tuple[str, str, list[str | ToolCall]],
+) -> None:
+    form, text, expected = answer
+    pieces = Pieces(PARSERS[form](["get"] if form == "arguments" else NAMES))
+    shown: list[Piece] = []
+    for length, character in enumerate(text):
+        streamed = joined([*shown, *copy.deepcopy(pieces).read("", True)])
+        assert streamed == parsed(form, [text[:length]])
+        for part, full in zip(streamed, expected, strict=False):
+            if isinstance(part, ToolCall):
+                assert isinstance(full, ToolCall)
+                assert (part.name, part.is_whole) == (full.name, part.arguments == full.arguments)
+                assert full.arguments.startswith(part.arguments)
+        shown += pieces.read(character, False)
+    shown += pieces.read("", True)
+    assert joined(shown) == expected == parsed(form, [text])
+
+
 @pytest.mark.parametrize(
     "written",
     ["a", "a=", "a==1", "=1", "a=b", "a=1 b=2", "a={1}", "a=(1)", "a=f'x'", "a='", "a=1)", "*a", "a:1", "]"],
@@ -198,6 +320,32 @@ def test_a_long_answer_that_opens_many_calls_takes_linear_time() -> None:
         assert parsed(form, [opening, *blank, "x"]) == [opening + " " * len(blank) + "x"]
 
 
+@pytest.mark.parametrize(
+    ("form", "before", "behind"),
+    [
+        ("hermes", '<tool_call>\n{"name": "get", "arguments": ', "}\n</tool_call>"),
+        ("llama3_json", '{"name": "get", "parameters": ', "}"),
+        ("glm4", "get\n", ""),
+        ("array", '[{"name": "get", "parameters": ', "}]"),
+        ("arguments", "", ""),
+    ],
+)
+def test_the_name_comes_first_and_every_character_of_the_arguments_when_it_is_there(
+    form: str, before: str, behind: str
+) -> None:
+    written = '{"city": "Pa\\"}r\\\\is 巴黎", "of": [{"a": {}}, "\\u4e2d"]}'
+    pieces = Pieces(PARSERS[form](["get"]))
+    assert [piece for character in before for piece in pieces.read(character, False)] == []
+    assert pieces.read("{", False) == [CallStart("get"), CallArguments("{")]
+    for character in written[1:-1]:
+        assert pieces.read(character, False) == [CallArguments(character)]
+    assert pieces.is_in_call
+    assert pieces.read("}", False) == [CallArguments("}", is_end=True)]
+    assert not pieces.is_in_call
+    assert [piece for character in behind for piece in pieces.read(character, False)] == []
+    assert pieces.read("", True) == []
+
+
 def test_every_output_of_a_request_has_its_own_calls_and_its_own_end() -> None:
     async def deltas() -> AsyncGenerator[TextDelta, None]:
         for text in (ONE[:20], ONE[20:], "never shown"):
@@ -212,6 +360,6 @@ def test_every_output_of_a_request_has_its_own_calls_and_its_own_end() -> None:
     found = asyncio.run(shown())
     for output in (0, 1):
         mine = [delta for delta in found if delta.output == output]
-        assert [delta.tool_call for delta in mine if delta.tool_call is not None] == [PARIS]
+        assert joined(delta.call for delta in mine if delta.call is not None) == [PARIS]
         assert [delta.finish_reason for delta in mine] == [None] * (len(mine) - 1) + ["tool_calls"]
         assert not any(delta.text for delta in mine)

@@ -11,10 +11,11 @@ from uuid import uuid4
 from gllm.frontend.errors import MAX_MESSAGE, ApiError
 from gllm.frontend.generation import TextDelta, TextResult
 from gllm.frontend.responses import Answer, Usage
-from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall, read_beginning
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
+INVALID = "INVALID_JSON"  # Source: Anthropic's guide to fine-grained streaming of tool use
 ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -37,13 +38,14 @@ class MessagesAnswer(Answer):
         }
         self._num_prompt_tokens = 0
         self._num_blocks = 0
-        self._begun = self._in_text = False
+        self._begun = False
+        self._open = ""  # the type of the open block
         self._last = TextDelta("", [])
 
     def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
         """The message."""
         (result,) = results
-        content = [_tool_use(part) if isinstance(part, ToolCall) else _text(part) for part in result.parts]
+        content = [_text(part) if isinstance(part, str) else _called(part) for part in result.parts]
         message = self._head | {"content": content or [_text("")], **_stop(result), "usage": _usage(usage)}
         return _to_json(message).encode()
 
@@ -57,25 +59,27 @@ class MessagesAnswer(Answer):
         """The events of one delta."""
         del index, usage
         events = b"" if self._begun else self._begin(delta.num_cached_tokens)
-        if delta.text:
-            if not self._in_text:
-                events += self._open_block(_text(""))
-                self._in_text = True
-            events += self._block_event("delta", delta={"type": "text_delta", "text": delta.text})
-        if delta.tool_call is not None:
-            events += self._close_text() + self._open_block(_tool_use(delta.tool_call) | {"input": {}})
-            written = {"type": "input_json_delta", "partial_json": delta.tool_call.arguments}
-            events += self._block_event("delta", delta=written) + self._close_block()
+        match delta.call:
+            case CallStart(name, call_id):
+                events += self._close_block() + self._open_block(_tool_use(name, call_id, {}))
+            case CallArguments(text, is_end):
+                written = {"type": "input_json_delta", "partial_json": text}
+                events += self._block_event("delta", delta=written)
+                if is_end:
+                    events += self._close_block()
+            case None if delta.text:
+                if self._open != "text":
+                    events += self._close_block() + self._open_block(_text(""))
+                events += self._block_event("delta", delta={"type": "text_delta", "text": delta.text})
         self._last = delta
         return events
 
     def closing(self, usage: Usage) -> bytes:
         """The end of the open block, and of the message."""
         events = b""
-        if not self._in_text and not self._num_blocks:
+        if not self._open and not self._num_blocks:
             events += self._open_block(_text(""))
-            self._in_text = True
-        events += self._close_text()
+        events += self._close_block()
         events += _event("message_delta", delta=_stop(self._last), usage=_usage(usage))
         return events + _event("message_stop")
 
@@ -90,16 +94,14 @@ class MessagesAnswer(Answer):
         return _event("message_start", message=self._head | unfinished | {"usage": usage})
 
     def _open_block(self, block: dict[str, Any]) -> bytes:
+        self._open = block["type"]
         return self._block_event("start", content_block=block)
 
-    def _close_text(self) -> bytes:
-        if not self._in_text:
-            return b""
-        self._in_text = False
-        return self._close_block()
-
     def _close_block(self) -> bytes:
+        if not self._open:
+            return b""
         event = self._block_event("stop")
+        self._open = ""
         self._num_blocks += 1
         return event
 
@@ -139,5 +141,13 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _tool_use(call: ToolCall) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)}
+def _called(call: ToolCall) -> dict[str, Any]:
+    """Arguments that were cut off are shown as far as they go; those that are no JSON as Anthropic advises
+    to tell the model of them, since its own streams may bring such too.
+    """
+    arguments = read_beginning(call.arguments)
+    return _tool_use(call.name, call.id, {INVALID: call.arguments} if arguments is None else arguments)
+
+
+def _tool_use(name: str, call_id: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}

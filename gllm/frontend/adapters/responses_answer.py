@@ -12,7 +12,7 @@ from uuid import uuid4
 from gllm.frontend.errors import ApiError
 from gllm.frontend.generation import TextDelta, TextResult
 from gllm.frontend.responses import Answer, Usage
-from gllm.frontend.tool_calls.call import ToolCall
+from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
 FAILED = {"code": "server_error", "message": "The engine gave this request up."}
@@ -37,15 +37,17 @@ class ResponsesAnswer(Answer):
         }
         self._sequence_number = 0
         self._output: list[dict[str, Any]] = []  # whole items
-        self._message: dict[str, Any] | None = None  # the open one, and its text
-        self._text: list[str] = []
+        self._open: dict[str, Any] | None = None  # the item that is not whole, and its text or arguments
+        self._written: list[str] = []
         self._reason: str | None = None
 
     def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
         """The response object."""
         (result,) = results
-        output = [_call(part) if isinstance(part, ToolCall) else _message(part) for part in result.parts]
-        return _to_json(self._ended(output or [_message("")], result.finish_reason, usage)).encode()
+        output = [_message(part) if isinstance(part, str) else _call(part) for part in result.parts or [""]]
+        if output[-1]["type"] == "message":
+            output[-1] |= _status(result.finish_reason != "length")
+        return _to_json(self._ended(output, result.finish_reason, usage)).encode()
 
     def opening(self, num_choices: int, usage: Usage) -> bytes:
         """The first two events."""
@@ -59,20 +61,27 @@ class ResponsesAnswer(Answer):
         """The events of one delta."""
         del index, usage
         events = b""
-        if delta.text:
-            if self._message is None:
-                events += self._open_message()
-            self._text.append(delta.text)
-            events += self._part_event("response.output_text.delta", delta=delta.text, logprobs=[])
-        if delta.tool_call is not None:
-            events += self._close_message() + self._call_events(delta.tool_call)
+        match delta.call:
+            case CallStart(name, call_id):
+                events += self._close_item(is_whole=True) + self._open_call(ToolCall(name, "", call_id))
+            case CallArguments(text, is_end):
+                self._written.append(text)
+                events += self._open_event("response.function_call_arguments.delta", delta=text)
+                if is_end:
+                    events += self._close_item(is_whole=True)
+            case None if delta.text:
+                if self._open is None or self._open["type"] != "message":
+                    events += self._close_item(is_whole=True) + self._open_message()
+                self._written.append(delta.text)
+                events += self._part_event("response.output_text.delta", delta=delta.text, logprobs=[])
         self._reason = delta.finish_reason
         return events
 
     def closing(self, usage: Usage) -> bytes:
         """The end of the open message, and the response."""
-        events = b"" if self._message or self._output else self._open_message()
-        events += self._close_message()
+        events = b"" if self._open or self._output else self._open_message()
+        is_text = self._open is not None and self._open["type"] == "message"
+        events += self._close_item(is_whole=is_text and self._reason != "length")
         response = self._ended(self._output, self._reason, usage)
         return events + self._event(f"response.{response['status']}", response=response)
 
@@ -82,38 +91,33 @@ class ResponsesAnswer(Answer):
         return self._event("response.failed", response=self._response("failed", self._output, error=told))
 
     def _open_message(self) -> bytes:
-        self._message = _message("")
-        item = self._message | {"status": "in_progress", "content": []}
+        self._open = _message("")
+        item = self._open | {"status": "in_progress", "content": []}
         return self._item_event("response.output_item.added", item) + self._part_event(
             "response.content_part.added", part=_text("")
         )
 
-    def _close_message(self) -> bytes:
-        if self._message is None:
-            return b""
-        text = "".join(self._text)
-        self._text.clear()
-        item = self._message | {"content": [_text(text)]}
-        events = (
-            self._part_event("response.output_text.done", text=text, logprobs=[])
-            + self._part_event("response.content_part.done", part=_text(text))
-            + self._item_event("response.output_item.done", item)
-        )
-        self._message = None
-        self._output.append(item)
-        return events
+    def _open_call(self, call: ToolCall) -> bytes:
+        self._open = _call(call)
+        return self._item_event("response.output_item.added", self._open | {"status": "in_progress"})
 
-    def _call_events(self, call: ToolCall) -> bytes:
-        item = _call(call)
-        place = {"item_id": item["id"], "output_index": len(self._output)}
-        events = (
-            self._item_event("response.output_item.added", item | {"arguments": "", "status": "in_progress"})
-            + self._event("response.function_call_arguments.delta", **place, delta=call.arguments)
-            + self._event(
-                "response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments
+    def _close_item(self, *, is_whole: bool) -> bytes:
+        """The end of the open item, if there is one."""
+        if self._open is None:
+            return b""
+        written = "".join(self._written)
+        self._written.clear()
+        if self._open["type"] == "message":
+            item = self._open | {"content": [_text(written)]} | _status(is_whole)
+            events = self._part_event("response.output_text.done", text=written, logprobs=[])
+            events += self._part_event("response.content_part.done", part=_text(written))
+        else:
+            item = self._open | {"arguments": written} | _status(is_whole)
+            events = self._open_event(
+                "response.function_call_arguments.done", name=item["name"], arguments=written
             )
-            + self._item_event("response.output_item.done", item)
-        )
+        events += self._item_event("response.output_item.done", item)
+        self._open = None
         self._output.append(item)
         return events
 
@@ -123,7 +127,6 @@ class ResponsesAnswer(Answer):
             case "length":
                 changes = {"incomplete_details": {"reason": "max_output_tokens"}}
                 status = "incomplete"
-                output = [*output[:-1], output[-1] | {"status": "incomplete"}]
             case "abort":
                 changes, status = {"error": FAILED}, "failed"
             case _:
@@ -144,10 +147,12 @@ class ResponsesAnswer(Answer):
     def _item_event(self, kind: str, item: dict[str, Any]) -> bytes:
         return self._event(kind, output_index=len(self._output), item=item)
 
+    def _open_event(self, kind: str, **fields: Any) -> bytes:
+        assert self._open is not None
+        return self._event(kind, item_id=self._open["id"], output_index=len(self._output), **fields)
+
     def _part_event(self, kind: str, **fields: Any) -> bytes:
-        assert self._message is not None
-        place = {"item_id": self._message["id"], "output_index": len(self._output), "content_index": 0}
-        return self._event(kind, **place, **fields)
+        return self._open_event(kind, content_index=0, **fields)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._sequence_number, **fields}
@@ -176,5 +181,8 @@ def _call(call: ToolCall) -> dict[str, Any]:
         "call_id": call.id,
         "name": call.name,
         "arguments": call.arguments,
-        "status": "completed",
-    }
+    } | _status(call.is_whole)
+
+
+def _status(is_whole: bool) -> dict[str, str]:
+    return {"status": "completed" if is_whole else "incomplete"}

@@ -1,12 +1,12 @@
 """Which parser reads which form, and how a stream of text goes through one. Knows nothing of HTTP."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 
 from gllm.config.schema import FrontendConfig
 from gllm.frontend.families import Family
 from gllm.frontend.generation import TextDelta
-from gllm.frontend.tool_calls.call import Piece, ToolCall, ToolParser
+from gllm.frontend.tool_calls.call import CallArguments, CallStart, Piece, ToolParser
 from gllm.frontend.tool_calls.named_line import JsonLineParser, PythonLineParser
 from gllm.frontend.tool_calls.objects import ObjectsParser
 from gllm.frontend.tool_calls.tagged import TaggedParser
@@ -36,6 +36,7 @@ class Pieces:
         self._space = ""  # not shown until something that is text follows
         self._after_call = False
         self.num_calls = 0
+        self.is_in_call = False
 
     def read(self, text: str, last: bool) -> list[Piece]:
         """What is known after `text`, neighbouring texts joined."""
@@ -44,10 +45,13 @@ class Pieces:
             pieces += self._parser.finish()
         shown: list[Piece] = []
         for piece in pieces:
-            if isinstance(piece, ToolCall):
+            if isinstance(piece, CallArguments):
+                shown.append(piece)
+                self.is_in_call = not piece.is_end
+            elif isinstance(piece, CallStart):
                 shown.append(piece)
                 self.num_calls += 1
-                self._space, self._after_call = "", True
+                self._space, self._after_call, self.is_in_call = "", True, True
             elif text := self._without_space(piece):
                 if shown and isinstance(shown[-1], str):
                     shown[-1] += text
@@ -74,11 +78,11 @@ async def with_calls(
     is_parallel: bool,
     num_outputs: int,
 ) -> AsyncGenerator[TextDelta, None]:
-    """The deltas of `stream` with calls apart from text: each has one of them at most. Each of the
+    """The deltas of `stream` with calls apart from text: each has one piece of them at most. Each of the
     `num_outputs` outputs has a parser of its own.
 
-    An answer that ends by itself with calls in it has the finish reason "tool_calls". Unless
-    `is_parallel` the first call ends it.
+    An answer that ends by itself with calls in it, and not within one, has the finish reason "tool_calls".
+    Unless `is_parallel` the end of the first call ends it.
     """
     open_outputs = {output: Pieces(make_parser()) for output in range(num_outputs)}
     async with aclosing(stream):
@@ -87,16 +91,16 @@ async def with_calls(
             if pieces is None:
                 continue  # its first call has ended it, while others go on
             found = pieces.read(delta.text, delta.finish_reason is not None)
-            if pieces.num_calls and not is_parallel:
-                first = next(index for index, piece in enumerate(found) if isinstance(piece, ToolCall))
-                del found[first + 1 :]
+            if not is_parallel and (end := _end_of_call(found)):
+                del found[end:]
+                pieces.is_in_call = False
                 delta.finish_reason, delta.stop_reason = "stop", None
-            ends_with_call = bool(found) and isinstance(found[-1], ToolCall)
+            ends_with_call = bool(found) and not isinstance(found[-1], str)
             last = found.pop() if found and not (delta.finish_reason and ends_with_call) else ""
             for piece in found:
                 before = TextDelta("", [], num_cached_tokens=delta.num_cached_tokens, output=delta.output)
                 yield _delta(before, piece)
-            if pieces.num_calls and delta.finish_reason == "stop":
+            if pieces.num_calls and not pieces.is_in_call and delta.finish_reason == "stop":
                 delta.finish_reason = "tool_calls"
             yield _delta(delta, last)
             if delta.finish_reason is not None:
@@ -105,7 +109,13 @@ async def with_calls(
                     return
 
 
+def _end_of_call(pieces: Sequence[Piece]) -> int | None:
+    """The index behind the first end of a call."""
+    ends = (at for at, piece in enumerate(pieces, 1) if isinstance(piece, CallArguments) and piece.is_end)
+    return next(ends, None)
+
+
 def _delta(delta: TextDelta, piece: Piece) -> TextDelta:
     """`delta` with `piece` in place of its text."""
-    delta.text, delta.tool_call = ("", piece) if isinstance(piece, ToolCall) else (piece, None)
+    delta.text, delta.call = (piece, None) if isinstance(piece, str) else ("", piece)
     return delta

@@ -1,40 +1,49 @@
-"""Finds where a JSON value ends in text that comes in pieces. Knows brackets and strings, nothing else."""
+"""Finds where a JSON object ends in text that comes in pieces. Knows brackets and strings, nothing else."""
 
 import re
+
+from gllm.frontend.json_depth import MAX_DEPTH
 
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _INSIDE = re.compile(r'["\\]')
 
 
 class JsonEnd:
-    """The end of one object or array; each character is looked at once."""
+    """The end of one object; each character is looked at once. What is no JSON may end anywhere.
 
-    def __init__(self, start: int) -> None:
-        self._at = start  # of the value's first bracket
+    max_depth: of brackets in each other. One more ends the object before it.
+    """
+
+    def __init__(self, max_depth: int = MAX_DEPTH) -> None:
+        self._max_depth = max_depth
         self._depth = 0
-        self._in_string = False
+        self._in_string = self._is_escaped = False
 
-    def find(self, text: str) -> int | None:
-        """The index behind the value in `text`, which begins with what was given before; None: not there.
-
-        What is no JSON may end anywhere.
+    def feed(self, text: str) -> int | None:
+        """The number of characters of `text`, the next of the object, that belong to it; None: all, and
+        the end has not come.
         """
-        while self._at < len(text):
-            match = (_INSIDE if self._in_string else _OUTSIDE).search(text, self._at)
+        at = 0
+        while at < len(text):
+            if self._is_escaped:
+                self._is_escaped = False
+                at += 1
+                continue
+            match = (_INSIDE if self._in_string else _OUTSIDE).search(text, at)
             if match is None:
-                self._at = len(text)
                 return None
-            self._at = match.end()
+            at = match.end()
             character = match[0]
             if character == "\\":
-                if self._at == len(text):
-                    self._at -= 1  # what it escapes has not come yet
-                    return None
-                self._at += 1
+                self._is_escaped = True
             elif character == '"':
                 self._in_string = not self._in_string
+            elif character in "{[":
+                if self._depth == self._max_depth:
+                    return at - 1
+                self._depth += 1
             else:
-                self._depth += 1 if character in "{[" else -1
-                if self._depth <= 0:
-                    return self._at
+                self._depth -= 1
+                if not self._depth:
+                    return at
         return None

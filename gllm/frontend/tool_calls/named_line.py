@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Collection
 from typing import Any
 
-from gllm.frontend.tool_calls.call import Piece, ToolCall, ToolParser, dumps, read_object
+from gllm.frontend.tool_calls.call import Piece, ToolParser, dumps, read_object, skip_space
 
 
 class NamedLineParser(ToolParser):
@@ -23,31 +23,49 @@ class NamedLineParser(ToolParser):
         super().__init__(names)
         self._is_plain = False
         self._name = ""
+        self._at = 0  # behind the line with the name, and what was looked at there
 
     @abstractmethod
-    def _arguments(self, written: str) -> dict[str, Any] | None:
-        """The arguments that stand behind the name; None: this is no call."""
+    def _find_arguments(self, last: bool) -> list[Piece] | None:
+        """The pieces of the call of `_name`, whose arguments are to stand at `_at`, taken with what is
+        before; empty: not decided yet. None: it is no call.
+        """
 
-    def _decide(self, last: bool) -> list[Piece]:
+    def _find(self, last: bool) -> list[Piece]:
         if not self._name and not self._is_plain:
-            line, ended, _ = self._held.lstrip().partition("\n")
-            name = line.rstrip()
-            if ended and name in self.names:
-                self._name = name
-            else:
-                self._is_plain = bool(ended) or not any(known.startswith(name) for known in self.names)
-        if not self._held or not (self._is_plain or last):
+            self._read_name()
+        if self._name:
+            pieces = self._find_arguments(last)
+            if pieces:
+                self._name = ""
+            if pieces is not None:
+                self._is_plain = bool(pieces)  # what follows the one call
+                return pieces
+        elif not self._is_plain and not last:
             return []
-        written = self._take(len(self._held))
-        arguments = self._arguments(written.lstrip().partition("\n")[2]) if self._name else None
-        return [written] if arguments is None else [ToolCall(self._name, dumps(arguments))]
+        self._name, self._is_plain = "", True
+        return [self._take(len(self._held))]
+
+    def _read_name(self) -> None:
+        line, ended, rest = self._held.lstrip().partition("\n")
+        name = line.rstrip()
+        if ended and name in self.names:
+            self._name, self._at = name, len(self._held) - len(rest)
+        else:
+            self._is_plain = bool(ended) or not any(known.startswith(name) for known in self.names)
 
 
 class JsonLineParser(NamedLineParser):
     """GLM-4's: the arguments are JSON."""
 
-    def _arguments(self, written: str) -> dict[str, Any] | None:
-        return read_object(written)
+    def _find_arguments(self, last: bool) -> list[Piece] | None:
+        self._at = skip_space(self._held, self._at)
+        if self._at == len(self._held):
+            return None if last else []
+        if self._held[self._at] != "{":
+            return None
+        self._take(self._at)
+        return [self._begin_call(self._name)]
 
 
 _FENCED = re.compile(r"\s*```(?:python)?\s*tool_call\((.*)\)\s*```\s*", re.DOTALL)
@@ -64,9 +82,15 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v
 class PythonLineParser(NamedLineParser):
     """ChatGLM3's: the arguments are those of a call in Python."""
 
-    def _arguments(self, written: str) -> dict[str, Any] | None:
-        fenced = _FENCED.fullmatch(written)
-        return None if fenced is None else keyword_literals(fenced[1])
+    def _find_arguments(self, last: bool) -> list[Piece] | None:
+        if not last:
+            return []
+        fenced = _FENCED.fullmatch(self._held, self._at)
+        arguments = None if fenced is None else keyword_literals(fenced[1])
+        if arguments is None:
+            return None
+        self._take(len(self._held))
+        return self._whole_call(self._name, dumps(arguments))
 
 
 def keyword_literals(written: str) -> dict[str, Any] | None:

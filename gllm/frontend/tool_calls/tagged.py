@@ -9,69 +9,42 @@ Any number of them, with text around. Source: the chat templates of Hermes 2 Pro
 
 from collections.abc import Collection
 
-from gllm.frontend.tool_calls.call import Piece, ToolParser, read_json
-from gllm.frontend.tool_calls.json_end import JsonEnd
+from gllm.frontend.tool_calls.call import Piece, skip_space
+from gllm.frontend.tool_calls.call_object import CallObjectParser
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
-class TaggedParser(ToolParser):
+class TaggedParser(CallObjectParser):
+    MARKS = ("}", CLOSE)
+
     def __init__(self, names: Collection[str]) -> None:
         super().__init__(names)
-        self._begin_call()
-
-    def _begin_call(self) -> None:
         self._at = len(OPEN)  # behind the tag and the white space after it, in a call
-        self._object: JsonEnd | None = None
-        self._object_end: int | None = None
-        self._written = ""
 
-    def _decide(self, last: bool) -> list[Piece]:
-        pieces: list[Piece] = []
-        while self._held:
-            start = self._held.find(OPEN)
-            if start != 0:
-                length = start if start > 0 else len(self._held) - (0 if last else overlap(self._held, OPEN))
-                if not length:
-                    break
-                pieces.append(self._take(length))
-                continue
-            piece = self._decide_call(last)
-            if piece is None:
-                break
-            pieces.append(piece)
-            self._begin_call()
+    def _find(self, last: bool) -> list[Piece]:
+        start = self._held.find(OPEN)
+        if start != 0:
+            length = start if start > 0 else len(self._held) - (0 if last else overlap(self._held, OPEN))
+            return [self._take(length)] if length else []
+        held = self._held
+        self._at = skip_space(held, self._at)
+        if self._at == len(held):
+            return self._text(self._at) if last else []
+        if held[self._at] != "{":
+            return self._text(self._at)
+        pieces = self._call_at(self._at, last)
+        if pieces is None:
+            return self._text(self._looked)
+        if pieces:
+            self._at = len(OPEN)
         return pieces
 
-    def _decide_call(self, last: bool) -> Piece | None:
-        """The piece at the tag that `_held` begins with; None: not decided yet.
-
-        A piece of text goes to the end of what was looked at, so that nothing is looked at twice.
-        """
-        held = self._held
-        if self._object is None:
-            self._at = skip_space(held, self._at)
-            if self._at == len(held):
-                return self._take(len(held)) if last else None
-            if held[self._at] != "{":
-                return self._take(self._at)
-            self._object = JsonEnd(self._at)
-        if self._object_end is None:
-            self._object_end = self._object.find(held)
-            if self._object_end is None:
-                return self._take(len(held)) if last else None
-            start, self._at = self._at, self._object_end
-            self._written = held[start : self._at]
-        self._at = skip_space(held, self._at)
-        rest = held[self._at : self._at + len(CLOSE)]
-        if not CLOSE.startswith(rest):
-            return self._take(self._object_end)
-        if rest != CLOSE and not last:
-            return None
-        # A model that ends its answer here has forgotten the tag only.
-        call = self._call(read_json(self._written))
-        text = self._take(self._at + len(rest))
-        return text if call is None else call
+    def _text(self, length: int) -> list[Piece]:
+        """What was looked at and is no call, so that nothing is looked at twice."""
+        self._at = len(OPEN)
+        self._begin_object()
+        return [self._take(length)]
 
 
 def overlap(text: str, mark: str) -> int:
@@ -80,10 +53,3 @@ def overlap(text: str, mark: str) -> int:
         if text.endswith(mark[:length]):
             return length
     return 0
-
-
-def skip_space(text: str, at: int) -> int:
-    """The index of the first character from `at` on that is no white space."""
-    while at < len(text) and text[at].isspace():
-        at += 1
-    return at
