@@ -315,6 +315,9 @@ def test_every_form_can_be_chosen_and_a_family_has_its_own() -> None:
 def test_a_long_answer_that_opens_many_calls_takes_linear_time() -> None:
     for text in ("<tool_call>{" * 20_000, '<tool_call>{"a": "' * 20_000, "<tool_call>{}x" * 20_000):
         assert parsed("hermes", [text]) == [text]
+    written = json.dumps({"code": "x = {'a': [1]}\n" * 2000})
+    answer = f'<tool_call>{{"name": "get", "arguments": {written}}}</tool_call>'
+    assert parsed("hermes", [*answer, ""]) == [ToolCall("get", written)]
     blank = [" "] * 30_000
     for form, opening in (("hermes", "<tool_call>"), ("llama3_json", ""), ("llama3_json", "<|python_tag|>")):
         assert parsed(form, [opening, *blank, "x"]) == [opening + " " * len(blank) + "x"]

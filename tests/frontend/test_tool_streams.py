@@ -33,7 +33,24 @@ MESSAGE_TOOLS: Any = [
 RESPONSE_TOOLS: Any = [{"type": "function", "name": tool["name"]} for tool in MESSAGE_TOOLS]
 
 
-CUTS = [5, 22, 30, 45, 200]  # tokens of TWO: before, in and behind its calls' arguments
+# Where TWO is cut off: before, in and behind its calls' arguments, and not at all.
+CUTS = [
+    "I lo",
+    '{"name": "get_w',
+    '{"city"',
+    ': "Par',
+    '"Paris"}',
+    "</tool_ca",
+    '"get_time", "arguments": {',
+    "{}",
+    "",
+]
+
+
+def cut_behind(server: Deployment, end: str) -> int:
+    """The number of tokens of TWO up to there."""
+    server.answers(TWO)
+    return len(server.tokenizer.encode(TWO[: TWO.index(end) + len(end)])) if end else 200
 
 
 def test_each_token_of_the_arguments_is_shown_when_it_is_there(server: Deployment) -> None:
@@ -162,9 +179,9 @@ def test_an_answer_that_stops_within_its_arguments_says_so(server: Deployment) -
     assert server.chat(messages=USER, tools=TOOLS).json()["choices"][0]["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize("length", CUTS)
-def test_openais_client_gets_the_same_chat_streamed_wherever_it_ends(server: Deployment, length: int) -> None:
-    server.answers(TWO)
+@pytest.mark.parametrize("end", CUTS)
+def test_openais_client_gets_the_same_chat_streamed_wherever_it_ends(server: Deployment, end: str) -> None:
+    length = cut_behind(server, end)
     asked: Any = {"model": "tiny", "messages": USER, "tools": TOOLS, "max_tokens": length}
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         whole = client.chat.completions.create(**asked).choices[0]
@@ -183,15 +200,18 @@ def test_openais_client_gets_the_same_chat_streamed_wherever_it_ends(server: Dep
         for message in (streamed.message, whole.message)
     ]
     assert calls[0] == calls[1]
+    assert whole.finish_reason == ("length" if end else "tool_calls")
+    if end == ': "Par':
+        assert calls[0] == [("get_weather", '{"city": "Par')]
     told = [event for event in events if event.type == "tool_calls.function.arguments.delta"]
     assert "".join(event.arguments_delta for event in told) == "".join(written for _, written in calls[0])
 
 
-@pytest.mark.parametrize("length", CUTS)
+@pytest.mark.parametrize("end", CUTS)
 def test_openais_client_gets_the_same_response_streamed_wherever_it_ends(
-    server: Deployment, length: int
+    server: Deployment, end: str
 ) -> None:
-    server.answers(TWO)
+    length = cut_behind(server, end)
     asked: Any = {"model": "tiny", "input": "hello", "tools": RESPONSE_TOOLS, "max_output_tokens": length}
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         whole = client.responses.create(**asked)
@@ -223,11 +243,11 @@ def test_only_the_call_that_is_cut_off_is_incomplete(server: Deployment) -> None
     ]
 
 
-@pytest.mark.parametrize("length", CUTS)
+@pytest.mark.parametrize("end", CUTS)
 def test_anthropics_client_gets_the_same_message_streamed_wherever_it_ends(
-    server: Deployment, length: int
+    server: Deployment, end: str
 ) -> None:
-    server.answers(TWO)
+    length = cut_behind(server, end)
     asked: Any = {"model": "tiny", "messages": USER, "tools": MESSAGE_TOOLS, "max_tokens": length}
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
         whole = client.messages.create(**asked)
