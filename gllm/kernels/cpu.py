@@ -10,10 +10,18 @@ from torch import Tensor
 from gllm.kernels.cpu_attention import group_rows, paged_attention
 from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
 from gllm.kernels.cpu_sampling import greedy, sample
-from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear, plain_linear
+from gllm.kernels.linear import (
+    ACTIVATIONS,
+    PACKS_WEIGHTS,
+    STORED_DTYPES,
+    PlainGatedLinear,
+    PlainLinear,
+    plain_linear,
+)
 
 # of this backend, too
 __all__ = [
+    "ACTIVATIONS",
     "PACKS_WEIGHTS",
     "STORED_DTYPES",
     "add_to_logits",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gllm.kernels import cpu
+from gllm.kernels.linear import ACTIVATIONS as ACTIVATIONS
 from gllm.kernels.native.library import library
 from gllm.kernels.packed_linear import PACKS_WEIGHTS as PACKS_WEIGHTS
 from gllm.kernels.packed_linear import STORED_DTYPES as STORED_DTYPES

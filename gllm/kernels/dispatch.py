@@ -20,10 +20,12 @@ class Operators(Protocol):
 
     STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
     PACKS_WEIGHTS: whether these make a copy of the weight in another form.
+    ACTIVATIONS: the dtype of what products give and take, and of norms' weights; none: that of weights.
     """
 
     STORED_DTYPES: tuple[torch.dtype, ...]
     PACKS_WEIGHTS: bool
+    ACTIVATIONS: torch.dtype | None
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Product: ...
 
@@ -130,6 +132,9 @@ def operators(backend: str, dtype: torch.dtype) -> Operators:
     if backend not in BACKENDS:
         raise ValueError(f"no kernels for device {backend!r}: choose one of {', '.join(BACKENDS)}")
     module = BACKENDS[backend]
-    if backend == "cpu" and dtype == torch.float32 and library() is not None:
+    native = library() if backend == "cpu" else None
+    if native is not None and dtype == torch.float32:
         module = "gllm.kernels.cpu_native"
+    if native is not None and dtype == torch.bfloat16 and native.gllm_has_matrix_unit():
+        module = "gllm.kernels.cpu_bfloat16"
     return cast(Operators, import_module(module))

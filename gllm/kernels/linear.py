@@ -11,6 +11,8 @@ STORED_DTYPES: tuple[torch.dtype, ...] = ()  # a weight is stored in the dtype o
 
 PACKS_WEIGHTS = False
 
+ACTIVATIONS: torch.dtype | None = None  # the dtype that the operators are asked for
+
 
 @dataclass(frozen=True, slots=True)
 class PlainLinear:

@@ -43,11 +43,14 @@ class PackedLinear:
     num_outputs: int
     is_gated: bool
     on_matrix_unit: bool
+    is_rounded: bool  # x, to bfloat16
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, size = x.shape
         y = torch.empty((rows, self.num_outputs // 2 if self.is_gated else self.num_outputs))
-        multiply = native.gllm_linear_amx if self.on_matrix_unit else native.gllm_linear
+        multiply = native.gllm_linear
+        if self.on_matrix_unit:
+            multiply = native.gllm_linear_amx_rounded if self.is_rounded else native.gllm_linear_amx
         failed = multiply(
             x.data_ptr(),
             self.weight.data_ptr(),
@@ -74,23 +77,32 @@ def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | Non
 
 
 def packed(
-    weight: Tensor, bias: Tensor | None, scale: Tensor | None, *, is_gated: bool, on_matrix_unit: bool
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    *,
+    is_gated: bool,
+    on_matrix_unit: bool,
+    is_rounded: bool = False,
 ) -> PackedLinear:
-    """weight: [out, in]; bias, scale: [out] or none."""
+    """weight: [out, in]; bias, scale: [out] or none. is_rounded: on the matrix unit, and not float32."""
+    assert not is_rounded or (on_matrix_unit and weight.dtype != torch.float32)
 
     def by_output(column: Tensor | None) -> Tensor | None:
         return None if column is None else _panels(column.float()[:, None], is_gated)[..., 0].reshape(-1)
 
     panels = _panels(weight, is_gated)
     if on_matrix_unit:
-        panels = F.pad(panels, (0, -panels.shape[-1] % STEP))
+        if panels.shape[-1] % STEP:  # torch copies a weight even where it adds nothing
+            panels = F.pad(panels, (0, -panels.shape[-1] % STEP))
         panels = panels.reshape(*panels.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)
     else:  # of 16 bits the halves are interleaved, as linear.c wants them
         panels = panels.permute((0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2))
     # numpy asks the system for large pages, so that a weight is read with few look-ups of addresses.
     room = np.empty(panels.numel() * weight.itemsize, np.uint8)
     copied = torch.from_numpy(room).view(weight.dtype).view(panels.shape).copy_(panels)
-    return PackedLinear(copied, by_output(bias), by_output(scale), len(weight), is_gated, on_matrix_unit)
+    columns = by_output(bias), by_output(scale)
+    return PackedLinear(copied, *columns, len(weight), is_gated, on_matrix_unit, is_rounded)
 
 
 def _panels(rows: Tensor, is_gated: bool) -> Tensor:

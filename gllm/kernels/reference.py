@@ -8,7 +8,14 @@ the dtype of the tensors.
 import torch
 from torch import Tensor
 
-from gllm.kernels.linear import PACKS_WEIGHTS, STORED_DTYPES, PlainGatedLinear, PlainLinear, plain_linear
+from gllm.kernels.linear import (
+    ACTIVATIONS,
+    PACKS_WEIGHTS,
+    STORED_DTYPES,
+    PlainGatedLinear,
+    PlainLinear,
+    plain_linear,
+)
 from gllm.kernels.reference_logits import (
     add_to_logits,
     apply_masks,
@@ -21,6 +28,7 @@ from gllm.kernels.reference_logits import (
 
 # of this backend, too
 __all__ = [
+    "ACTIVATIONS",
     "PACKS_WEIGHTS",
     "STORED_DTYPES",
     "add_to_logits",

@@ -29,7 +29,8 @@ def check_quantization(backend: str, dtype: torch.dtype, operators: Operators, *
         name = str(dtype).removeprefix("torch.")
         raise PlatformError(
             f"quantization is int8, but {backend} in {name} has no products with int8 weights here: they "
-            f"take device cpu, dtype float32 and a C compiler; else set quantization to none"
+            f"take device cpu, dtype float32 (on a CPU with AMX bfloat16, too) and a C compiler; else set "
+            f"quantization to none"
         )
 
 

@@ -258,12 +258,16 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
     alive_in_mlp = facts.mlp_elements()
-    per_token = size * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp)) + 8 * facts.head_dim
+    activations = operators(platform.backend, model.dtype).ACTIVATIONS or model.dtype
+    per_token = (
+        activations.itemsize * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp))
+        + 8 * facts.head_dim
+    )
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // page_size + 1
     has_graphs = platform.behind is not None and options.cuda_graphs
     kept_rows = max(rows, platform.fewest_tokens) if has_graphs else 0  # of logits that graphs leave
-    logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, size)
+    logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, activations.itemsize)
     return Demand(
         weight_bytes=model.weight_bytes(),
         token_bytes=per_token,

@@ -143,6 +143,26 @@ def test_a_shorter_weight_gives_the_bits_of_the_same_weight_in_32(
     torch.testing.assert_close(short(x), whole(x), **EXACT)
 
 
+@pytest.mark.skipif(not packed_linear.HAS_MATRIX_UNIT, reason="no AMX here; torch's products are used")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("is_gated", [False, True])
+def test_rounded_products_are_those_of_the_rounded_row_in_any_batch(
+    is_gated: bool, dtype: torch.dtype
+) -> None:
+    operators = dispatch.operators("cpu", torch.bfloat16)
+    weight, scale = normal(90, 300, seed=0) * 300**-0.5, None
+    if dtype == torch.int8:
+        weight, scale = in_8_bits(weight)
+    weight, x = weight.to(dtype), normal(300, 300, seed=1)
+    exact = reference.gated_linear if is_gated else reference.linear
+    expected = exact(weight.double(), None, None if scale is None else scale.double())(x.bfloat16().double())
+    multiply = (operators.gated_linear if is_gated else operators.linear)(weight, None, scale)
+    together = multiply(x)
+    torch.testing.assert_close(together.double(), expected, atol=6e-6, rtol=6e-6)
+    for rows in (1, 2, 16, 17, 40, 200):
+        torch.testing.assert_close(multiply(x[:rows]), together[:rows], **EXACT)
+
+
 def attend(case: Case) -> Tensor:
     return cpu_native.paged_attention(*case.arguments, scale=case.scale)
 
@@ -259,9 +279,12 @@ def test_keys_are_rounded_to_16_bits_as_torch_rounds_them() -> None:
         torch.testing.assert_close(got.view(-1), values.view(-1).bfloat16(), equal_nan=True, **EXACT)
 
 
-def test_only_float32_is_computed_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_computed_in_c_and_bfloat16_where_there_is_a_matrix_unit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert dispatch.operators("cpu", torch.float32) is cpu_native
-    assert dispatch.operators("cpu", torch.bfloat16) is cpu
+    assert dispatch.operators("cpu", torch.float16) is cpu
+    assert (dispatch.operators("cpu", torch.bfloat16) is cpu) == (not packed_linear.HAS_MATRIX_UNIT)
     monkeypatch.setattr(dispatch, "library", lambda: None)
     assert dispatch.operators("cpu", torch.float32) is cpu
 

@@ -225,7 +225,7 @@ def test_every_family_steps_with_dummy_weights(architecture: str, tmp_path: Path
     options = WorkerOptions(tmp_path, load_format="dummy", dtype="bfloat16", num_threads=1, max_num_seqs=2)
     runner = make_runner(options)
     runner.slots.check()
-    assert runner.model.norm.dtype == torch.bfloat16
+    assert runner.model.embed.weight.dtype == torch.bfloat16
 
 
 def test_no_two_rows_of_dummy_weights_are_alike(tmp_path: Path) -> None:

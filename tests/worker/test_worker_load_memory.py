@@ -8,6 +8,7 @@ SLACK = 24 * 2**20
 
 def test_peak_memory_is_the_weights_and_at_most_one_tensor() -> None:
     (row,) = measure(0.4, ["bfloat16"])
-    assert row["stored"] == row["kept"] > 3e8
+    # Norms may be kept in float32.
+    assert 3e8 < row["stored"] <= row["kept"] < 1.001 * row["stored"]
     assert row["peak"] < row["kept"] + LARGEST + SLACK, row
     assert row["after"] < row["kept"] + SLACK, row

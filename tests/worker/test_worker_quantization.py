@@ -204,9 +204,9 @@ def test_another_dtype_a_gpu_and_the_lack_of_a_compiler_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiny_checkpoint.write(tmp_path)
-    says = "has no products with int8 weights here: they take device cpu, dtype float32 and a C compiler"
-    with pytest.raises(PlatformError, match=f"quantization is int8, but cpu in bfloat16 {says}"):
-        look_through(refused(path, dtype="bfloat16"))
+    says = "has no products with int8 weights here: they take device cpu, dtype float32 "
+    with pytest.raises(PlatformError, match=f"quantization is int8, but cpu in float16 {says}"):
+        look_through(refused(path, dtype="float16"))
     with pytest.raises(PlatformError, match=f"quantization is int8, but cuda in bfloat16 {says}"):
         look_through(refused(path), GpuInName())
     monkeypatch.setattr(dispatch, "library", lambda: None)

@@ -35,6 +35,9 @@ INLINE void split(__m512 a, __m512 b, char *to, long step) {
     _mm512_store_si512(to + 2 * step, high_of(a, b));
 }
 
+/* 32 floats to the nearest bfloat16: a row of a tile. */
+INLINE __m512i rounded_row(__m512 a, __m512 b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
+
 /* Of a vector's 16 elements the first `count`, which may be more or less than there are. */
 INLINE __mmask16 first_lanes(long count) { return count >= 16 ? 0xffff : count > 0 ? (1 << count) - 1 : 0; }
 

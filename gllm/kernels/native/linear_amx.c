@@ -67,21 +67,25 @@ INLINE void multiply_part(int type, int x_parts, const Part *part) {
     }
 }
 
-static void multiply_any_part(int type, const Part *part) {
+static void multiply_any_part(int type, int x_parts, const Part *part) {
     switch (type) {
     case FLOAT32: multiply_part(FLOAT32, 3, part); break;
-    case BFLOAT16: multiply_part(BFLOAT16, 3, part); break;
-    case INT8: multiply_part(INT8, 3, part); break;
+    case BFLOAT16: x_parts == 1 ? multiply_part(BFLOAT16, 1, part) : multiply_part(BFLOAT16, 3, part); break;
+    case INT8: x_parts == 1 ? multiply_part(INT8, 1, part) : multiply_part(INT8, 3, part); break;
     }
 }
 
-/* A row of x, [in], in parts; `first` is its place in the first block, zeros are put behind its end. */
+/* A row of x, [in], in three parts or rounded to one; `first` is its place in the first block, zeros are put behind its end. */
 static void split_row(const float *x, long in, int parts, long block_bytes, char *first) {
     for (long k = 0; k < in; k += STEP) {
         const long step = k / STEP;
         const __mmask16 some = first_lanes(in - k), others = first_lanes(in - k - 16);
         char *to = first + step / BLOCK_STEPS * block_bytes + step % BLOCK_STEPS * parts * TILE_BYTES;
-        split(_mm512_maskz_loadu_ps(some, x + k), _mm512_maskz_loadu_ps(others, x + k + 16), to, TILE_BYTES);
+        const __m512 a = _mm512_maskz_loadu_ps(some, x + k), b = _mm512_maskz_loadu_ps(others, x + k + 16);
+        if (parts == 3)
+            split(a, b, to, TILE_BYTES);
+        else
+            _mm512_store_si512(to, rounded_row(a, b));
     }
 }
 
@@ -93,17 +97,16 @@ int gllm_has_matrix_unit(void) {
     return answer;
 }
 
-/* As gllm_linear; weight: panels of [in / 2][PANEL][2], where `in` is rounded up to STEPs. */
-int gllm_linear_amx(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
-                    long rows, long in, long out, int is_gated) {
+static int multiply_rows(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
+                         long rows, long in, long out, int is_gated, int parts) {
     if (!rows) return 0;
     static Workspace x_space, sums_space;
-    const int parts = 3, threads = omp_get_max_threads();
+    const int threads = omp_get_max_threads();
     const long steps = (in + STEP - 1) / STEP, blocks = (steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
     const long row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, tile_bytes = BLOCK_STEPS * parts * TILE_BYTES;
     const long panels = (out + PANEL - 1) / PANEL, row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const Outputs outputs = {bias, scale, y, out, is_gated ? out / 2 : out, is_gated};
-    if (rows == 1) return multiply_row(x, weight, type, in, &outputs);
+    if (rows == 1) return multiply_row(x, weight, type, parts, in, &outputs);
     long group = GROUP;
     while (group > 1 && row_blocks * panels < 4 * group * threads) group /= 2;
     const long groups = (panels + group - 1) / group, sums_of_panel = BLOCK_ROWS * PANEL;
@@ -129,7 +132,7 @@ int gllm_linear_amx(const float *x, const void *weight, int type, const float *b
             part.sums = sums + omp_get_thread_num() * group * sums_of_panel;
             for (; part.from < steps; part.from = part.to) {
                 part.to = part.from + depth < steps ? part.from + depth : steps;
-                multiply_any_part(type, &part);
+                multiply_any_part(type, parts, &part);
             }
             for (long panel = first; !is_whole && panel < part.last; panel++)
                 finish(&outputs, panel, start, part.end, part.sums + (panel - first) * sums_of_panel);
@@ -143,9 +146,21 @@ int gllm_linear_amx(const float *x, const void *weight, int type, const float *b
 
 int gllm_has_matrix_unit(void) { return 0; }
 
-int gllm_linear_amx(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
-                    long rows, long in, long out, int is_gated) {
+static int multiply_rows(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
+                         long rows, long in, long out, int is_gated, int parts) {
     return 1;
 }
 
 #endif
+
+/* As gllm_linear; weight: panels of [in / 2][PANEL][2], where `in` is rounded up to STEPs. */
+int gllm_linear_amx(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
+                    long rows, long in, long out, int is_gated) {
+    return multiply_rows(x, weight, type, bias, scale, y, rows, in, out, is_gated, 3);
+}
+
+/* x is rounded to bfloat16, and has one part instead of three; the weight is not float32. */
+int gllm_linear_amx_rounded(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
+                            long rows, long in, long out, int is_gated) {
+    return multiply_rows(x, weight, type, bias, scale, y, rows, in, out, is_gated, 1);
+}

@@ -37,10 +37,10 @@ INLINE __m512 add_chains(__m512 sums, __m512 first, __m512 second) {
 
 INLINE __m512 both_inputs(const float *x) { return (__m512)_mm512_set1_epi64(*(const int64_t *)x); }
 
-/* sums[PANEL] of one panel. x: [3 parts][steps * STEP]. The products are in the order of linear_amx.c. */
-INLINE void one_panel(int type, const char *weights, const float *x, long steps, float *sums) {
+/* sums[PANEL] of one panel. x: [x_parts][steps * STEP]. The products are in the order of linear_amx.c. */
+INLINE void one_panel(int type, int x_parts, const char *weights, const float *x, long steps, float *sums) {
     const long in = steps * STEP;
-    const int products = type == FLOAT32 ? 6 : 3;
+    const int products = x_parts == 1 ? 1 : type == FLOAT32 ? 6 : 3;
     __m512 totals[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     for (long k = 0; k < in; k += STEP) {
         __m512 chains[6][VECTORS];
@@ -49,7 +49,9 @@ INLINE void one_panel(int type, const char *weights, const float *x, long steps,
 #pragma GCC unroll 4
             for (int i = 0; i < VECTORS; i++) chains[p][i] = _mm512_setzero_ps();
         for (long pair = k; pair < k + STEP; pair += 2, weights += pair_bytes(type)) {
-            const __m512 high = both_inputs(x + pair), middle = both_inputs(x + in + pair), low = both_inputs(x + 2 * in + pair);
+            const __m512 high = both_inputs(x + pair);
+            const __m512 middle = both_inputs(x + (x_parts == 3 ? in : 0) + pair);
+            const __m512 low = both_inputs(x + (x_parts == 3 ? 2 * in : 0) + pair);
             for (long i = 0; i < pair_bytes(type); i += 64) {
                 _mm_prefetch(weights + NEAR + i, _MM_HINT_T0);
                 _mm_prefetch(weights + FAR + i, _MM_HINT_T1);
@@ -58,6 +60,10 @@ INLINE void one_panel(int type, const char *weights, const float *x, long steps,
             for (int i = 0; i < VECTORS; i++) {
                 const __m512 w = weights_of(type, weights, i), rest = without_high(w);
                 const __m512 w_high = type == FLOAT32 ? high_part(w) : w;
+                if (x_parts == 1) {
+                    chains[0][i] = _mm512_fmadd_ps(high, w_high, chains[0][i]);
+                    continue;
+                }
                 chains[0][i] = _mm512_fmadd_ps(low, w_high, chains[0][i]);
                 chains[1][i] = _mm512_fmadd_ps(middle, w_high, chains[1][i]);
                 if (type == FLOAT32) {
@@ -80,21 +86,26 @@ INLINE void one_panel(int type, const char *weights, const float *x, long steps,
     _mm512_store_ps(sums + 16, totals[1]);
 }
 
-static void any_panel(int type, const char *weights, const float *x, long steps, float *sums) {
+static void any_panel(int type, int x_parts, const char *weights, const float *x, long steps, float *sums) {
     switch (type) {
-    case FLOAT32: one_panel(FLOAT32, weights, x, steps, sums); break;
-    case BFLOAT16: one_panel(BFLOAT16, weights, x, steps, sums); break;
-    case INT8: one_panel(INT8, weights, x, steps, sums); break;
+    case FLOAT32: one_panel(FLOAT32, 3, weights, x, steps, sums); break;
+    case BFLOAT16: x_parts == 1 ? one_panel(BFLOAT16, 1, weights, x, steps, sums) : one_panel(BFLOAT16, 3, weights, x, steps, sums); break;
+    case INT8: x_parts == 1 ? one_panel(INT8, 1, weights, x, steps, sums) : one_panel(INT8, 3, weights, x, steps, sums); break;
     }
 }
 
-int multiply_row(const float *x, const void *weight, int type, long in, const Outputs *outputs) {
+int multiply_row(const float *x, const void *weight, int type, int x_parts, long in, const Outputs *outputs) {
     static Workspace space;
     const long steps = (in + STEP - 1) / STEP, padded = steps * STEP, panels = (outputs->out + PANEL - 1) / PANEL;
-    float *parts = reserve(&space, 3 * sizeof(float) * padded);
+    float *parts = reserve(&space, x_parts * sizeof(float) * padded);
     if (!parts) return 1;
     for (long k = 0; k < padded; k += 16) {
         const __m512 whole = _mm512_maskz_loadu_ps(first_lanes(in - k), x + k), rest = without_high(whole);
+        if (x_parts == 1) {
+            const __m256i halves = _mm512_castsi512_si256(rounded_row(whole, whole));
+            _mm512_store_ps(parts + k, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+            continue;
+        }
         _mm512_store_ps(parts + k, high_part(whole));
         _mm512_store_ps(parts + padded + k, high_part(rest));
         _mm512_store_ps(parts + 2 * padded + k, without_high(rest));
@@ -106,7 +117,7 @@ int multiply_row(const float *x, const void *weight, int type, long in, const Ou
 #pragma omp for schedule(guided)
         for (long panel = 0; panel < panels; panel++) {
             _mm_setcsr(control | ROUNDING_OF_UNIT);
-            any_panel(type, (const char *)weight + panel * padded / 2 * pair_bytes(type), parts, steps, sums);
+            any_panel(type, x_parts, (const char *)weight + panel * padded / 2 * pair_bytes(type), parts, steps, sums);
             _mm_setcsr(control);
             finish(outputs, panel, 0, 1, sums);
         }

@@ -3,7 +3,7 @@
 
 #include "linear.h"
 
-/* x: [in]; weight: as gllm_linear_amx takes it. Returns 0, or 1 if memory is short. */
-int multiply_row(const float *x, const void *weight, int type, long in, const Outputs *outputs);
+/* x: [in], in three parts or rounded to one; weight: as gllm_linear_amx takes it. Returns 0, or 1 if memory is short. */
+int multiply_row(const float *x, const void *weight, int type, int x_parts, long in, const Outputs *outputs);
 
 #endif

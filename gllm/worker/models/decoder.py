@@ -62,7 +62,7 @@ class Decoder:
         rms_norm, add_rms_norm = self.operators.rms_norm, self.operators.add_rms_norm
         eps = self.facts.norm_eps
         cos_sin = self._angles(batch)
-        residual = self.embed(batch.token_ids)
+        residual = self.embed(batch.token_ids).to(self.norm.dtype)
         x = rms_norm(residual, self.layers[0].attention_norm, eps)
         for n, layer in enumerate(self.layers):
             if n:
