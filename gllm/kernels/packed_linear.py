@@ -7,11 +7,11 @@ import ctypes
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gllm.kernels import large_pages
 from gllm.kernels.native.library import library
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as tile.h numbers them
@@ -98,9 +98,8 @@ def packed(
         panels = panels.reshape(*panels.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)
     else:  # of 16 bits the halves are interleaved, as linear.c wants them
         panels = panels.permute((0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2))
-    # numpy asks the system for large pages, so that a weight is read with few look-ups of addresses.
-    room = np.empty(panels.numel() * weight.itemsize, np.uint8)
-    copied = torch.from_numpy(room).view(weight.dtype).view(panels.shape).copy_(panels)
+    room = large_pages.take(panels.numel() * weight.itemsize)
+    copied = room.view(weight.dtype).view(panels.shape).copy_(panels)
     columns = by_output(bias), by_output(scale)
     return PackedLinear(copied, *columns, len(weight), is_gated, on_matrix_unit, is_rounded)
 

@@ -3,9 +3,7 @@
 Owns the slot tables and the pages. Knows nothing of sockets, nor of why a plan is what it is.
 """
 
-import contextlib
 import math
-import mmap
 import time
 from array import array
 from dataclasses import replace
@@ -14,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gllm.kernels import large_pages
 from gllm.kernels.dispatch import Operators
 from gllm.protocol.messages import StepPlan
 from gllm.protocol.wire import column
@@ -194,9 +193,5 @@ def allocate_pages(
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # torch writes its zeros, which makes the system find every page of gigabytes at once; mapped memory
-    # reads as zero and is found when it is first used, here in large pieces with few addresses to look up.
-    mapped = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
-    with contextlib.suppress(OSError):  # a system without large pages
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(mapped, dtype=dtype).view(shape)
+    # torch writes its zeros, which makes the system find every page of gigabytes at once.
+    return large_pages.mapped(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
