@@ -8,7 +8,7 @@
 
 #define BLOCK_STEPS 2     /* of a panel's weights that are split while those before are multiplied */
 #define NEAR 512          /* bytes between what is split and what is asked for into the first cache */
-#define FAR 8192          /* and into the second */
+#define FAR 3072          /* and into the second */
 
 INLINE int parts_of(int type) { return type == FLOAT32 ? 3 : 1; }
 

@@ -13,8 +13,8 @@
 
 #include "amx.h"
 
-#define NEAR 512  /* bytes between what is multiplied and what is asked for into the first cache */
-#define FAR 4096  /* and into the second */
+#define NEAR 256  /* bytes between what is multiplied and what is asked for into the first cache */
+#define FAR 3072  /* and into the second */
 #define VECTORS 4 /* of a panel's weights for two inputs: eight outputs each, both inputs side by side */
 #define ROUNDING_OF_UNIT 0x8040 /* of the control register: denormals are zeros, taken and given */
 
