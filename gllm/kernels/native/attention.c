@@ -1,18 +1,10 @@
 /* Causal attention of ragged queries over paged keys and values, without repeating a key. */
-#include <stdlib.h>
-
 #include "attention.h"
-
-static float *room;
-static size_t room_floats;
+#include "workspace.h"
 
 float *workspace(size_t floats) {
-    if (floats > room_floats) {
-        free(room);
-        room = aligned_alloc(64, (4 * floats + 63) / 64 * 64);
-        room_floats = room ? floats : 0;
-    }
-    return room;
+    static Workspace space;
+    return reserve(&space, sizeof(float) * floats);
 }
 
 /* As `paged_attention` in reference.py; all tables int32. Returns 1 if memory is short. One caller at a time. */

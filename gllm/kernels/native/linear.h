@@ -1,42 +1,17 @@
-/* What is the same in every way of multiplying with packed weights: when one thread does, memory to work in, and what
- * becomes of the sums. Knows nothing of how they are made.
+/* What is the same in every way of multiplying with packed weights: when one thread does, and what becomes of the
+ * sums. Knows nothing of how they are made.
  */
 #ifndef GLLM_LINEAR_H
 #define GLLM_LINEAR_H
 
-#include <stdlib.h>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include "tile.h"
+#include "workspace.h"
 
 #define SMALL (4L << 20) /* work that one thread is done with before another has woken: about 40 us */
-#define LARGE_PAGE (2UL << 20)
 
 /* A weight's byte takes as long as six rows' products with it, at 17 GB/s and 200 GFLOP/s a core. */
 INLINE int is_small(long rows, long in, long out, int type) {
     return in * out * (rows + 6 * bytes_of(type)) < SMALL;
-}
-
-typedef struct {
-    void *memory;
-    size_t size;
-} Workspace;
-
-/* At least `size` bytes, in large pages where the system has them; none if memory is short. */
-static inline void *reserve(Workspace *space, size_t size) {
-    if (size > space->size) {
-        const size_t rounded = (size + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
-        free(space->memory);
-        space->memory = aligned_alloc(LARGE_PAGE, rounded);
-        space->size = space->memory ? rounded : 0;
-#ifdef MADV_HUGEPAGE
-        if (space->memory) madvise(space->memory, rounded, MADV_HUGEPAGE);
-#endif
-    }
-    return space->memory;
 }
 
 /* Where the sums of a panel go: times `scale`, plus `bias`, each [panels * PANEL] or none; gated: silu of
