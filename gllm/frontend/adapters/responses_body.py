@@ -42,7 +42,7 @@ class ResponsesBody(GenerationBody):
     ABSENT = frozenset(
         {
             "max_tokens", "n", "best_of", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
-            "return_token_ids", "request_id",
+            "return_token_ids", "request_id", "response_format",
         }
     )  # fmt: skip
     NEUTRAL: ClassVar[Mapping[str, tuple[Any, ...]]] = {
