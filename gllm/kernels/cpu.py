@@ -12,7 +12,7 @@ from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logpr
 from gllm.kernels.cpu_sampling import greedy, sample
 from gllm.kernels.linear import (
     ACTIVATIONS,
-    PACKS_WEIGHTS,
+    PACKED_ITEMSIZE,
     STORED_DTYPES,
     PlainGatedLinear,
     PlainLinear,
@@ -22,7 +22,7 @@ from gllm.kernels.linear import (
 # of this backend, too
 __all__ = [
     "ACTIVATIONS",
-    "PACKS_WEIGHTS",
+    "PACKED_ITEMSIZE",
     "STORED_DTYPES",
     "add_to_logits",
     "apply_masks",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gllm.kernels import cpu, cpu_native
-from gllm.kernels.packed_linear import PACKS_WEIGHTS as PACKS_WEIGHTS
+from gllm.kernels.packed_linear import PACKED_ITEMSIZE as PACKED_ITEMSIZE
 from gllm.kernels.packed_linear import PackedLinear, packed
 
 STORED_DTYPES = (torch.int8,)

@@ -13,14 +13,14 @@ from torch import Tensor
 from gllm.kernels import cpu
 from gllm.kernels.linear import ACTIVATIONS as ACTIVATIONS
 from gllm.kernels.native.library import library
-from gllm.kernels.packed_linear import PACKS_WEIGHTS as PACKS_WEIGHTS
+from gllm.kernels.packed_linear import PACKED_ITEMSIZE as PACKED_ITEMSIZE
 from gllm.kernels.packed_linear import STORED_DTYPES as STORED_DTYPES
-from gllm.kernels.packed_linear import OutOfMemoryError
+from gllm.kernels.packed_linear import TYPES, OutOfMemoryError
 from gllm.kernels.packed_linear import gated_linear as gated_linear
 from gllm.kernels.packed_linear import linear as linear
 from gllm.kernels.reference import group_rows as group_rows
 
-PAGE_TYPES = {torch.float32: 0, torch.bfloat16: 1}  # of keys and values, as tile.h numbers them
+PAGE_TYPES = {dtype: TYPES[dtype] for dtype in (torch.float32, torch.bfloat16)}  # of keys and values
 
 native = cast(ctypes.CDLL, library())
 

@@ -9,7 +9,7 @@ from gllm.kernels.experts import mix_experts
 from gllm.kernels.head_norm import norm_heads
 from gllm.kernels.linear import (
     ACTIVATIONS,
-    PACKS_WEIGHTS,
+    PACKED_ITEMSIZE,
     STORED_DTYPES,
     PlainGatedLinear,
     PlainLinear,
@@ -23,7 +23,7 @@ from gllm.kernels.sampling import greedy, sample
 
 __all__ = [
     "ACTIVATIONS",
-    "PACKS_WEIGHTS",
+    "PACKED_ITEMSIZE",
     "STORED_DTYPES",
     "add_rms_norm",
     "add_to_logits",

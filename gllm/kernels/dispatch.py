@@ -19,12 +19,13 @@ class Operators(Protocol):
     """What every backend offers.
 
     STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
-    PACKS_WEIGHTS: whether these make a copy of the weight in another form.
+    PACKED_ITEMSIZE: bytes of an element of a step's rows, keys and values in the form that products and
+        attention bring them into; 0 where they are taken as they lie. Such products pack weights, too.
     ACTIVATIONS: the dtype of what products give and take, and of norms' weights; none: that of weights.
     """
 
     STORED_DTYPES: tuple[torch.dtype, ...]
-    PACKS_WEIGHTS: bool
+    PACKED_ITEMSIZE: int
     ACTIVATIONS: torch.dtype | None
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Product: ...

@@ -9,7 +9,7 @@ from torch import Tensor
 
 STORED_DTYPES: tuple[torch.dtype, ...] = ()  # a weight is stored in the dtype of activations alone
 
-PACKS_WEIGHTS = False
+PACKED_ITEMSIZE = 0  # nothing is packed
 
 ACTIVATIONS: torch.dtype | None = None  # the dtype that the operators are asked for
 

@@ -16,12 +16,12 @@ from gllm.kernels.native.library import library
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as tile.h numbers them
 STORED_DTYPES = tuple(TYPES)  # of weights: what memory is read for, not what is computed in
-PACKS_WEIGHTS = True
 
 native = cast(ctypes.CDLL, library())
 HAS_MATRIX_UNIT = bool(native.gllm_has_matrix_unit())
 PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
 LANES = PANEL // 2
+PACKED_ITEMSIZE = 6 if HAS_MATRIX_UNIT else 4  # three bfloat16 parts, or a float32
 STEP = 32  # inputs that the matrix unit takes at once
 
 

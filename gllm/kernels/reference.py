@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gllm.kernels.linear import (
     ACTIVATIONS,
-    PACKS_WEIGHTS,
+    PACKED_ITEMSIZE,
     STORED_DTYPES,
     PlainGatedLinear,
     PlainLinear,
@@ -29,7 +29,7 @@ from gllm.kernels.reference_logits import (
 # of this backend, too
 __all__ = [
     "ACTIVATIONS",
-    "PACKS_WEIGHTS",
+    "PACKED_ITEMSIZE",
     "STORED_DTYPES",
     "add_to_logits",
     "apply_masks",

@@ -115,7 +115,7 @@ class Model:
         """Of the parameters as they are kept."""
         shapes, dtypes = self.parameters()
         num_bytes = sum(dtypes[name].itemsize * math.prod(shape) for name, shape in shapes.items())
-        if self.facts.tied and operators(self.platform.backend, self.dtype).PACKS_WEIGHTS:
+        if self.facts.tied and operators(self.platform.backend, self.dtype).PACKED_ITEMSIZE:
             # The embedding is read by row, its packed copy by the product.
             num_bytes += self.dtype.itemsize * math.prod(shapes["embed.weight"])
         return num_bytes
@@ -258,11 +258,13 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
     alive_in_mlp = facts.mlp_elements()
-    activations = operators(platform.backend, model.dtype).ACTIVATIONS or model.dtype
+    ops = operators(platform.backend, model.dtype)
+    activations, packed = ops.ACTIVATIONS or model.dtype, ops.PACKED_ITEMSIZE
     per_token = (
         activations.itemsize * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp))
         + 8 * facts.head_dim
     )
+    per_token += packed * max(facts.hidden_size, q_size, facts.intermediate_size)
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // page_size + 1
     has_graphs = platform.behind is not None and options.cuda_graphs
@@ -273,7 +275,7 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
         token_bytes=per_token,
         max_num_batched_tokens=options.max_num_batched_tokens,
         logits_bytes=logits_bytes + 4 * kept_rows * facts.vocab_size,
-        context_bytes=2 * kv_size * size + QUERY_BLOCK_BYTES + table_bytes,
+        context_bytes=2 * kv_size * (packed or size) + QUERY_BLOCK_BYTES + table_bytes,
         page_bytes=page_size * facts.kv_elements_per_token() * size,
         page_size=page_size,
         reserved_bytes=0 if platform.behind is None else BEHIND_BYTES,

@@ -179,6 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"max_output_tokens": 0}, "max_output_tokens", None),
     ({"max_tokens": 5}, "max_tokens", "unknown_parameter"),
     ({"messages": []}, "messages", "unknown_parameter"),
+    ({"response_format": []}, "response_format", "unknown_parameter"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "unknown_parameter"),
     ({"n": 2}, "n", UNSUPPORTED),
     ({"temperature": 3}, "temperature", None),
     ({"max_output_tokens": 2000}, "input", "context_length_exceeded"),

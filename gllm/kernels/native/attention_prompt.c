@@ -1,6 +1,8 @@
-/* Attention of rows of several queries, by float32's own instructions or (attention_amx.c) on the matrix unit: the keys and values of a row are packed once for all of its queries, and tiles
- * of ROWS queries go over blocks of KEYS keys. Blocks begin at the start of the sequence, so that a query's result
- * depends neither on who shares its batch nor on how the prompt was cut.
+/* Attention of rows of several queries, by float32's own instructions or (attention_amx.c) on the matrix unit.
+ *
+ * The keys and values of a row are packed once for all of its queries, and tiles of ROWS queries go over blocks of
+ * KEYS keys. Blocks begin at the start of the sequence, so that a query's result depends neither on who shares its
+ * batch nor on how the prompt was cut.
  *
  * Source: online softmax, Milakov and Gimelshein 2018; blocks of keys, Dao et al. 2022.
  */

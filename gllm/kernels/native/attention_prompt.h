@@ -14,8 +14,7 @@ typedef struct { /* a row, and where its packed keys and values begin */
 
 INLINE long panels_of(long count) { return (count + PANEL - 1) / PANEL; }
 
-#if defined(__AMX_BF16__) && defined(__linux__)
-#define HAS_TILES
+#ifdef HAS_TILES
 #define TALL 32 /* queries of an item on the matrix unit */
 
 int gllm_has_matrix_unit(void);

@@ -3,8 +3,7 @@
  * A weight [out, in] is packed into panels of PANEL outputs, each [in][PANEL], so that it is read from
  * memory once, in order. An element of y is the sum over blocks of DEPTH inputs, each one chain of
  * multiply-adds, whatever the number of rows: to the bit, a row's result does not depend on who shares its
- * batch. Weights of 16 or 8
- * bits are widened when they are used, which changes no sum.
+ * batch. Weights of 16 or 8 bits are widened when they are used, which changes no sum.
  *
  * Source of the blocking: Goto and van de Geijn 2008. Knows nothing of layers.
  */

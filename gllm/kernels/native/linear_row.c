@@ -8,7 +8,7 @@
  */
 #include "linear_row.h"
 
-#if defined(__AMX_BF16__) && defined(__linux__)
+#ifdef HAS_TILES
 #include <omp.h>
 
 #include "amx.h"

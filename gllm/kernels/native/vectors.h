@@ -17,6 +17,11 @@
 #define LANES 4
 #endif
 
+/* A matrix unit (AMX) that may be used once the system permits it. */
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
+#define HAS_TILES
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
