@@ -10,20 +10,12 @@ from torch import Tensor
 from gllm.kernels.cpu_attention import group_rows, paged_attention
 from gllm.kernels.cpu_logits import add_to_logits, apply_masks, ban_words, logprobs, penalize
 from gllm.kernels.cpu_sampling import greedy, sample
-from gllm.kernels.linear import (
-    ACTIVATIONS,
-    PACKED_ITEMSIZE,
-    STORED_DTYPES,
-    PlainGatedLinear,
-    PlainLinear,
-    plain_linear,
-)
+from gllm.kernels.formats import PLAIN as FORMATS
+from gllm.kernels.linear import PlainGatedLinear, PlainLinear, plain_linear
 
 # of this backend, too
 __all__ = [
-    "ACTIVATIONS",
-    "PACKED_ITEMSIZE",
-    "STORED_DTYPES",
+    "FORMATS",
     "add_to_logits",
     "apply_masks",
     "ban_words",

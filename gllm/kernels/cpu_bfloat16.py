@@ -4,17 +4,16 @@ Everything between products is float32, as are their sums: less is rounded than 
 stored in bfloat16, and nothing is slower. Shapes and meanings are documented in `reference.py`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gllm.kernels import cpu, cpu_native
-from gllm.kernels.packed_linear import PACKED_ITEMSIZE as PACKED_ITEMSIZE
 from gllm.kernels.packed_linear import PackedLinear, packed
 
-STORED_DTYPES = (torch.int8,)
-ACTIVATIONS = torch.float32
+FORMATS = replace(cpu_native.FORMATS, weights=(torch.int8,), activations=torch.float32)
 
 
 def __getattr__(name: str) -> Any:

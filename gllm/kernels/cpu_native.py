@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from gllm.kernels import cpu
-from gllm.kernels.linear import ACTIVATIONS as ACTIVATIONS
 from gllm.kernels.native.library import library
-from gllm.kernels.packed_linear import PACKED_ITEMSIZE as PACKED_ITEMSIZE
-from gllm.kernels.packed_linear import STORED_DTYPES as STORED_DTYPES
+from gllm.kernels.packed_linear import FORMATS as FORMATS
 from gllm.kernels.packed_linear import TYPES, OutOfMemoryError
 from gllm.kernels.packed_linear import gated_linear as gated_linear
 from gllm.kernels.packed_linear import linear as linear

@@ -6,15 +6,9 @@ from gllm.kernels import attention_work
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
 from gllm.kernels.experts import mix_experts
+from gllm.kernels.formats import PLAIN as FORMATS
 from gllm.kernels.head_norm import norm_heads
-from gllm.kernels.linear import (
-    ACTIVATIONS,
-    PACKED_ITEMSIZE,
-    STORED_DTYPES,
-    PlainGatedLinear,
-    PlainLinear,
-    plain_linear,
-)
+from gllm.kernels.linear import PlainGatedLinear, PlainLinear, plain_linear
 from gllm.kernels.logits import add_to_logits, apply_masks, ban_words, penalize
 from gllm.kernels.logprobs import logprobs
 from gllm.kernels.norm import add_rms_norm, rms_norm
@@ -22,9 +16,7 @@ from gllm.kernels.rotary import rotary_write
 from gllm.kernels.sampling import greedy, sample
 
 __all__ = [
-    "ACTIVATIONS",
-    "PACKED_ITEMSIZE",
-    "STORED_DTYPES",
+    "FORMATS",
     "add_rms_norm",
     "add_to_logits",
     "apply_masks",

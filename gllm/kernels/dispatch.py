@@ -10,23 +10,16 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from gllm.kernels.formats import Formats
 from gllm.kernels.native.library import library
 
 Product = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
 
 
 class Operators(Protocol):
-    """What every backend offers.
+    """What every backend offers."""
 
-    STORED_DTYPES: those in which `linear` and `gated_linear` take a weight, beside the activations' own.
-    PACKED_ITEMSIZE: bytes of an element of a step's rows, keys and values in the form that products and
-        attention bring them into; 0 where they are taken as they lie. Such products pack weights, too.
-    ACTIVATIONS: the dtype of what products give and take, and of norms' weights; none: that of weights.
-    """
-
-    STORED_DTYPES: tuple[torch.dtype, ...]
-    PACKED_ITEMSIZE: int
-    ACTIVATIONS: torch.dtype | None
+    FORMATS: Formats
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Product: ...
 

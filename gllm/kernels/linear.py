@@ -3,15 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-STORED_DTYPES: tuple[torch.dtype, ...] = ()  # a weight is stored in the dtype of activations alone
-
-PACKED_ITEMSIZE = 0  # nothing is packed
-
-ACTIVATIONS: torch.dtype | None = None  # the dtype that the operators are asked for
 
 
 @dataclass(frozen=True, slots=True)

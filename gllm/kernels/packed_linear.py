@@ -12,17 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gllm.kernels import large_pages
+from gllm.kernels.formats import Formats
 from gllm.kernels.native.library import library
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as tile.h numbers them
-STORED_DTYPES = tuple(TYPES)  # of weights: what memory is read for, not what is computed in
 
 native = cast(ctypes.CDLL, library())
 HAS_MATRIX_UNIT = bool(native.gllm_has_matrix_unit())
 PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
 LANES = PANEL // 2
-PACKED_ITEMSIZE = 6 if HAS_MATRIX_UNIT else 4  # three bfloat16 parts, or a float32
 STEP = 32  # inputs that the matrix unit takes at once
+# Weights are read in any of TYPES; what they multiply becomes three bfloat16 parts, or a float32.
+FORMATS = Formats(weights=tuple(TYPES), packed_itemsize=6 if HAS_MATRIX_UNIT else 4)
 
 
 class OutOfMemoryError(MemoryError):

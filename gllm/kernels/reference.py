@@ -8,14 +8,8 @@ the dtype of the tensors.
 import torch
 from torch import Tensor
 
-from gllm.kernels.linear import (
-    ACTIVATIONS,
-    PACKED_ITEMSIZE,
-    STORED_DTYPES,
-    PlainGatedLinear,
-    PlainLinear,
-    plain_linear,
-)
+from gllm.kernels.formats import PLAIN as FORMATS
+from gllm.kernels.linear import PlainGatedLinear, PlainLinear, plain_linear
 from gllm.kernels.reference_logits import (
     add_to_logits,
     apply_masks,
@@ -28,9 +22,7 @@ from gllm.kernels.reference_logits import (
 
 # of this backend, too
 __all__ = [
-    "ACTIVATIONS",
-    "PACKED_ITEMSIZE",
-    "STORED_DTYPES",
+    "FORMATS",
     "add_to_logits",
     "apply_masks",
     "ban_words",

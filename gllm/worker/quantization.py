@@ -25,7 +25,7 @@ def check_quantization(backend: str, dtype: torch.dtype, operators: Operators, *
             "quantization is int8, but the model has experts, whose matrices are not quantised: set "
             "quantization to none"
         )
-    if torch.int8 not in operators.STORED_DTYPES:
+    if torch.int8 not in operators.FORMATS.weights:
         name = str(dtype).removeprefix("torch.")
         raise PlatformError(
             f"quantization is int8, but {backend} in {name} has no products with int8 weights here: they "

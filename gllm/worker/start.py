@@ -115,7 +115,7 @@ class Model:
         """Of the parameters as they are kept."""
         shapes, dtypes = self.parameters()
         num_bytes = sum(dtypes[name].itemsize * math.prod(shape) for name, shape in shapes.items())
-        if self.facts.tied and operators(self.platform.backend, self.dtype).PACKED_ITEMSIZE:
+        if self.facts.tied and operators(self.platform.backend, self.dtype).FORMATS.packed_itemsize:
             # The embedding is read by row, its packed copy by the product.
             num_bytes += self.dtype.itemsize * math.prod(shapes["embed.weight"])
         return num_bytes
@@ -258,8 +258,8 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
     alive_in_mlp = facts.mlp_elements()
-    ops = operators(platform.backend, model.dtype)
-    activations, packed = ops.ACTIVATIONS or model.dtype, ops.PACKED_ITEMSIZE
+    formats = operators(platform.backend, model.dtype).FORMATS
+    activations, packed = formats.activations or model.dtype, formats.packed_itemsize
     per_token = (
         activations.itemsize * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp))
         + 8 * facts.head_dim

@@ -112,7 +112,7 @@ def test_products_with_8_bits_agree_with_the_reference(
 
 
 @pytest.mark.parametrize("on_matrix_unit", UNITS)
-@pytest.mark.parametrize("dtype", cpu_native.STORED_DTYPES)
+@pytest.mark.parametrize("dtype", cpu_native.FORMATS.weights)
 @pytest.mark.parametrize("is_gated", [False, True])
 def test_a_row_s_product_is_the_same_to_the_bit_in_any_batch(
     is_gated: bool, dtype: torch.dtype, on_matrix_unit: bool

@@ -122,12 +122,12 @@ def kept_parameters(
     dtypes = {}
     for name, shape in shapes.items():
         kept = stored.get(name, dtype)
-        is_shorter = kept.itemsize < dtype.itemsize and kept in operators.STORED_DTYPES
+        is_shorter = kept.itemsize < dtype.itemsize and kept in operators.FORMATS.weights
         is_product = len(shape) == 2 and name != "embed.weight" and not facts.is_of_experts(name)
         is_between = len(shape) == 1  # products: a norm's weight, a bias
         dtypes[name] = kept if is_shorter and is_product else dtype
-        if is_between and operators.ACTIVATIONS is not None:
-            dtypes[name] = operators.ACTIVATIONS
+        if is_between and operators.FORMATS.activations is not None:
+            dtypes[name] = operators.FORMATS.activations
         if quantized and is_product and name != "lm_head.weight":
             dtypes[name] = torch.int8
     scales = scale_shapes(shapes, dtypes)
