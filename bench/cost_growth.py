@@ -22,7 +22,8 @@ import torch
 
 from bench.forward import Point, Stepper
 from gllm.simulate.plot import BLUE, GREY, new_figure
-from gllm.worker.start import WorkerOptions, make_runner
+from gllm.worker.options import WorkerOptions
+from gllm.worker.start import make_runner
 
 SHAPE: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 768,

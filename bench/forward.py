@@ -31,8 +31,9 @@ from gllm.simulate.cost import Capacity, CostFile, Overheads
 from gllm.simulate.fit import fit, fit_wake
 from gllm.simulate.steps import SlotTable, StepShape
 from gllm.worker.host import free_memory
+from gllm.worker.options import WorkerOptions
 from gllm.worker.runner import ModelRunner
-from gllm.worker.start import WorkerOptions, make_runner
+from gllm.worker.start import make_runner
 
 GREEDY = Sampling(temperature=0.0, top_k=0, top_p=1.0, seed=0)
 TIMED_STEPS = 2  # of a point in each round, behind one that only warms up

@@ -74,9 +74,9 @@ def load_here(path: Path, dtype: str) -> dict[str, int]:
 
     from gllm.checkpoint import open_checkpoint
     from gllm.kernels.dispatch import operators
+    from gllm.worker.look_through import Model
     from gllm.worker.models import load_model
     from gllm.worker.platform import platform_of
-    from gllm.worker.start import Model
 
     torch.set_num_threads(1)
     chosen, platform, checkpoint = getattr(torch, dtype), platform_of("cpu"), open_checkpoint(path)

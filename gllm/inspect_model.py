@@ -9,10 +9,12 @@ from gllm.config import DeploymentConfig
 from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.process import StartError
+from gllm.worker.demand import plan_for
+from gllm.worker.look_through import Model, look_through
 from gllm.worker.memory import MemoryPlanError, readable
 from gllm.worker.models import caveats, longest_context
+from gllm.worker.options import WorkerOptions
 from gllm.worker.platform import PlatformError
-from gllm.worker.start import Model, WorkerOptions, look_through, plan_for
 
 EXIT_RUNS, EXIT_DOES_NOT_RUN = 0, 1
 WIDTH = 15

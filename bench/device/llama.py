@@ -10,9 +10,10 @@ import torch
 
 from bench.device.machine import Machine
 from bench.device.stand_in import Interpreted
+from gllm.worker.options import WorkerOptions
 from gllm.worker.platform import Gpu, Platform
 from gllm.worker.runner import ModelRunner
-from gllm.worker.start import WorkerOptions, make_runner
+from gllm.worker.start import make_runner
 from gllm.worker.stream import Device
 
 LLAMA3_8B: dict[str, Any] = {

@@ -22,8 +22,9 @@ from gllm.protocol.logits import Logprobs, Shaping
 from gllm.protocol.messages import Sampling
 from gllm.protocol.wire import column, floats
 from gllm.worker.models import family_of, read_architecture
+from gllm.worker.options import WorkerOptions
 from gllm.worker.platform import Cpu, Platform
-from gllm.worker.start import WorkerOptions, make_runner
+from gllm.worker.start import make_runner
 
 SIZES: dict[str, Any] = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 8,

@@ -94,8 +94,9 @@ def _result(step: Launched, last_end_ns: int) -> StepResult:
 def _make_runner(child: Child) -> "ModelRunner":
     # Here and not above, since importing these imports torch, which must see main's environment.
     from gllm.worker.memory import MemoryPlanError
+    from gllm.worker.options import WorkerOptions
     from gllm.worker.platform import PlatformError
-    from gllm.worker.start import WorkerOptions, make_runner
+    from gllm.worker.start import make_runner
 
     try:
         return make_runner(WorkerOptions.of(child.config))

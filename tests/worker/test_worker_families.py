@@ -9,8 +9,10 @@ import torch
 
 from gllm.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from gllm.kernels.dispatch import operators
+from gllm.worker.look_through import look_through
 from gllm.worker.models import FAMILIES, caveats, load_model, longest_context, read_architecture
-from gllm.worker.start import WorkerOptions, look_through, make_runner
+from gllm.worker.options import WorkerOptions
+from gllm.worker.start import make_runner
 
 # Published configurations, without what no reader asks for.
 GLM4_CHAT_HF: dict[str, Any] = {

@@ -10,7 +10,8 @@ import tiny_checkpoint
 from gllm.checkpoint import CheckpointError
 from gllm.worker import host
 from gllm.worker.memory import CPU_KV_CAP, GIB, Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
-from gllm.worker.start import WorkerOptions, make_runner
+from gllm.worker.options import WorkerOptions
+from gllm.worker.start import make_runner
 
 DEMAND = Demand(
     weight_bytes=2 * GIB,

@@ -9,8 +9,9 @@ import torch
 
 from gllm.checkpoint import open_checkpoint
 from gllm.config.schema import PAGE_SIZES
+from gllm.worker.look_through import choose_dtype, look_through
+from gllm.worker.options import WorkerOptions
 from gllm.worker.platform import Cpu, Gpu, PlatformError, platform_of
-from gllm.worker.start import WorkerOptions, choose_dtype, look_through
 
 
 class GpuInName(Gpu):

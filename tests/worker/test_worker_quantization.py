@@ -16,9 +16,12 @@ from gllm.kernels import dispatch
 from gllm.kernels.dispatch import operators
 from gllm.kernels.native.library import library
 from gllm.worker import quantization
+from gllm.worker.demand import plan_for
+from gllm.worker.look_through import look_through
+from gllm.worker.options import WorkerOptions
 from gllm.worker.platform import PlatformError
 from gllm.worker.quantization import quantize_rows
-from gllm.worker.start import WorkerOptions, look_through, make_runner, plan_for
+from gllm.worker.start import make_runner
 from tests.numerics.hand_made import Running, generate, runner_of
 from tests.numerics.oracle import next_logits, random_model, write
 

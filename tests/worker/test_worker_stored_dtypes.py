@@ -8,8 +8,10 @@ import torch
 from gllm.checkpoint import open_checkpoint
 from gllm.kernels.dispatch import operators
 from gllm.kernels.native.library import library
+from gllm.worker.demand import plan_for
+from gllm.worker.look_through import look_through
 from gllm.worker.models import load_model
-from gllm.worker.start import WorkerOptions, look_through, plan_for
+from gllm.worker.options import WorkerOptions
 from tests.numerics.hand_made import generate, runner_of
 from tests.numerics.oracle import random_model, write
 
