@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"bench", "config", "chat", "process", "frontend", "llm", "timeline", "traces"},
         {"torch", "transformers", "zmq"},
     ),
-    "launch": ({"config", "process", "protocol", "timeline"}, {"torch"}),
+    "launch": ({"launch", "config", "process", "protocol", "timeline"}, {"torch"}),
 }
 # What only a user calls: it may import all of gllm, and no room imports it unless its row says so.
 SURFACE = {

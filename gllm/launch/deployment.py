@@ -1,19 +1,14 @@
-"""Starts the processes of a deployment, watches them, stops them in order.
+"""The children of a deployment from their start to their end, and the run directory that they share.
 
-Each child is spawned as a fresh interpreter running `python -m gllm.<role>.main`: nothing is
-forked, nothing pickled, and a user's script needs no `__main__` guard. Its configuration is a file
-in the private run directory, where the sockets are, too. All children hold the read end of one
-pipe whose write end only this process has: when it dies, however it dies, they see that and end.
+Their configuration is a file in that private directory, where the sockets are, too. All hold the read end
+of one pipe whose write end only this process has: when it dies, however it dies, they see that and end.
+Knows nothing of signals to this process, which are its user's.
 """
 
 import contextlib
 import logging
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,9 +18,9 @@ from typing import Any
 
 import zmq
 
-import gllm
 from gllm.config import DeploymentConfig
-from gllm.config.schema import FrontendConfig
+from gllm.launch.children import how_it_ended, lifeline, spawn
+from gllm.launch.shared_port import reserved
 from gllm.process import CONFIG_FILE, CONTROL, SOCKETS
 from gllm.protocol.channel import PeerGone, Server, endpoint
 from gllm.protocol.messages import Drain, Drained, Failed, Message, Ready, Role, Stop
@@ -130,18 +125,18 @@ class Deployment:
         told_to_drain = False
         trace_file = config.observability.trace_file
         try:
-            with _lifeline() as lifeline, contextlib.ExitStack() as stack:
+            with lifeline() as read_end, contextlib.ExitStack() as stack:
                 try:
                     check_writable(trace_file)
                     if len(self._frontends) > 1:
-                        config = _with_port(config, stack.enter_context(_reserved(config.frontend)))
+                        config = _with_port(config, stack.enter_context(reserved(config.frontend)))
                     (self.run_dir / CONFIG_FILE).write_text(config.to_json())
                     for name in SOCKETS:
                         endpoint(self.run_dir, name)  # raises for a path that the system cannot take
                     control = Server(context, endpoint(self.run_dir, CONTROL))
                     for name, role in self._role_of.items():
-                        self._children[name] = _spawn(
-                            self._modules[role], self.run_dir, name, epoch=1, lifeline=lifeline
+                        self._children[name] = spawn(
+                            self._modules[role], self.run_dir, name, epoch=1, lifeline=read_end
                         )
                     while not self._stopping.is_set() and self.failure is None:
                         self._listen(control, TICK_S)
@@ -202,7 +197,7 @@ class Deployment:
             status = child.poll()
             if status is not None and self.failure is None:
                 self._listen(control, 0.0)
-                self._fail(f"the {name} process (pid {child.pid}) {_how_it_ended(status)}")
+                self._fail(f"the {name} process (pid {child.pid}) {how_it_ended(status)}")
 
     def _fail(self, sentence: str) -> None:
         with self._lock:
@@ -229,52 +224,11 @@ class Deployment:
                 child.wait(max(deadline - time.monotonic(), 0.1))
 
 
-def serve(config: DeploymentConfig) -> int:
-    """The whole of `gllm serve`: run until a signal or a failure; the exit code."""
-    asked = threading.Event()
-    num_signals = 0
-
-    def on_signal(_number: int, _frame: Any) -> None:
-        nonlocal num_signals
-        num_signals += 1
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    began = time.monotonic()
-    deployment = Deployment(config, SERVING)
-    deployment.on_failure(lambda _sentence: asked.set())
-    deployment.begin()
+def _join_timeline(run_dir: Path, path: str | None) -> None:
     try:
-        while not asked.is_set() and not deployment.wait_ready(TICK_S):
-            pass
-        if not asked.is_set():
-            url = deployment.details[Role.FRONTEND]
-            print(f"gLLM ready: {url} after {time.monotonic() - began:.1f} s", flush=True)
-            asked.wait()
-            deadline = time.monotonic() + config.limits.shutdown_timeout_s
-            while deployment.failure is None and num_signals < 2 and time.monotonic() < deadline:
-                if deployment.drain(TICK_S):
-                    break
-    finally:
-        deployment.stop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # one more while Python ends must not change the exit code
-    if deployment.failure is not None:
-        print(f"gllm: {deployment.failure}", file=sys.stderr, flush=True)
-        return 1
-    return 0
-
-
-@contextlib.contextmanager
-def _lifeline() -> Iterator[int]:
-    """The read end of a pipe whose write end nobody but this process has, for as long as it lives."""
-    read_end, write_end = os.pipe()
-    try:
-        yield read_end
-    finally:
-        os.close(read_end)
-        os.close(write_end)
+        join(run_dir, path)
+    except (OSError, ValueError) as error:
+        log.error("the trace file was not written: %s", error)
 
 
 def _names(roles: Sequence[Role], num_frontends: int) -> Iterator[tuple[str, Role]]:
@@ -286,58 +240,3 @@ def _names(roles: Sequence[Role], num_frontends: int) -> Iterator[tuple[str, Rol
 
 def _with_port(config: DeploymentConfig, port: int) -> DeploymentConfig:
     return config.model_copy(update={"frontend": config.frontend.model_copy(update={"port": port})})
-
-
-@contextlib.contextmanager
-def _reserved(options: FrontendConfig) -> Iterator[int]:
-    """The port that several frontends will share: free now, and the same for all if any may be taken.
-
-    Their sockets allow others of this user's beside them, so they would not notice a server that is
-    there already; a socket that allows none does.
-    """
-    try:
-        family = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((options.host, options.port))
-            port: int = probe.getsockname()[1]
-        held = socket.socket(family, socket.SOCK_STREAM)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((options.host, port))  # it never listens, so that no connection comes to it
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {options.host} port {options.port} ({error.strerror}): choose another one "
-            "with --port (0: any free one) or --host, or stop the program that has it"
-        ) from None
-    with held:
-        yield port
-
-
-def _spawn(module: str, run_dir: Path, name: str, *, epoch: int, lifeline: int) -> "subprocess.Popen[bytes]":
-    """A fresh interpreter that runs `module` as the main one of a child.
-
-    In a session of its own: Ctrl-C in the terminal is for the launcher, which stops all in order.
-    """
-    package_root = str(Path(gllm.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-P", "-m", module, str(run_dir)]
-    return subprocess.Popen(
-        [*command, "--epoch", str(epoch), "--lifeline", str(lifeline), "--name", name],
-        stdin=subprocess.DEVNULL,
-        pass_fds=[lifeline],
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-
-
-def _join_timeline(run_dir: Path, path: str | None) -> None:
-    try:
-        join(run_dir, path)
-    except (OSError, ValueError) as error:
-        log.error("the trace file was not written: %s", error)
-
-
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    return f"ended unexpectedly with exit code {status}"
