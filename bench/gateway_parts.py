@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gllm.frontend.generation import TextDelta
+from gllm.frontend.answer import Usage
+from gllm.frontend.choices_answer import CompletionAnswer
 from gllm.frontend.request_meters import RequestMeters
-from gllm.frontend.responses import CompletionAnswer, Usage
+from gllm.frontend.text_output import TextDelta
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.protocol.codec import decode, encode
 from gllm.protocol.messages import Sampling, Submit, Tokens

@@ -15,9 +15,10 @@ from typing import Any, Self, TypeVar, cast
 from gllm.config import DeploymentConfig, load
 from gllm.frontend.chat import ANSWER, Ending
 from gllm.frontend.engine import Refused
-from gllm.frontend.generation import GenerationFailed, TextDelta
+from gllm.frontend.generation import GenerationFailed
 from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import SamplingParams
+from gllm.frontend.text_output import TextDelta
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.offline import OfflineEngine
 from gllm.outputs import Progress, RequestOutput, completion_output, prompt_table

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from gllm.frontend.generation import TextResult
 from gllm.frontend.logprobs import BytesOf, TokenLogprobs
+from gllm.frontend.text_output import TextResult
 
 
 @dataclass(frozen=True, slots=True)

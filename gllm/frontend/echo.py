@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from gllm.frontend.generation import TextDelta
+from gllm.frontend.text_output import TextDelta
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Text out of the engine: detokenizing, stop strings, finish reasons and truthful counts.
+"""Text out of the engine: what is asked is checked, what comes has a finish reason and truthful counts.
 
 Knows one prompt at a time, as token ids; nothing of HTTP or chats.
 """
@@ -6,25 +6,22 @@ Knows one prompt at a time, as token ids; nothing of HTTP or chats.
 import itertools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
-from gllm.frontend.detokenizer import Detokenizer
 from gllm.frontend.engine import QUEUE_AS_IT_COMES, Chunk, EngineClient, Refused
-from gllm.frontend.logprobs import TokenLogprobs
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
 from gllm.frontend.stops import StopMatcher
 from gllm.frontend.structured.grammar import Grammars
+from gllm.frontend.text_output import TextDelta, TextResult
+from gllm.frontend.text_reader import TextReader
 from gllm.frontend.tokenizer import Tokenizer
-from gllm.frontend.tool_calls.call import CallPiece, ToolCall, joined
 from gllm.frontend.wishes import check_ids, sampling_of
 from gllm.protocol.messages import MAX_STOP_IDS, FinishReason, RejectCode
 from gllm.protocol.wire import INT64_MAX
 
 REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.ABORT: "abort"}
-
 
 NEUTRAL: Mapping[str, Any] = MappingProxyType({})
 
@@ -38,71 +35,6 @@ class ContextLengthError(ParameterError):
 
 class GenerationFailed(Exception):
     """The engine gave this request up."""
-
-
-@dataclass(slots=True)
-class TextDelta:
-    """What came since the last delta; `text` may be empty while a character or a stop string is unfinished.
-
-    stop_reason: the stop string or stop token id that ended it, None for the model's own end of text.
-    num_cached_tokens: of the prompt, found in the prefix cache; the same in every delta of a prompt.
-    output: which of the outputs of one prompt. logprobs: of each of the tokens, if asked for;
-    prompt_logprobs by position. echoed: the prompt's tokens, where its text begins this one.
-    call: in place of text, where calls are read; never with a finish reason.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-    num_cached_tokens: int = 0
-    call: CallPiece | None = None
-    output: int = 0
-    logprobs: Sequence[TokenLogprobs] = ()
-    prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
-    echoed: Sequence[int] = ()
-
-
-@dataclass(slots=True)
-class TextResult:
-    """A whole output. `token_ids` counts every generated token, a stop token included.
-
-    parts: its text, and the calls of tools in it, in order.
-    """
-
-    text: str = ""
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
-    stop_reason: str | int | None = None
-    num_cached_tokens: int = 0
-    parts: list[str | ToolCall] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: Mapping[int, TokenLogprobs] | None = None
-    echoed: Sequence[int] = ()
-    prompt: Sequence[int] = ()  # its token ids
-
-    @property
-    def mean_logprob(self) -> float:
-        """Of the tokens, whose log-probabilities must have been asked for."""
-        return sum(position.own for position in self.logprobs) / max(len(self.logprobs), 1)
-
-    @classmethod
-    def of(cls, deltas: Sequence[TextDelta]) -> "TextResult":
-        """The output that these deltas make up."""
-        result = cls("".join([delta.text for delta in deltas]))
-        result.parts = joined(delta.call or delta.text for delta in deltas)
-        for delta in deltas:
-            result.token_ids += delta.token_ids
-            result.logprobs += delta.logprobs
-            result.prompt_logprobs = delta.prompt_logprobs
-            result.echoed = result.echoed or delta.echoed
-            result.finish_reason, result.stop_reason = delta.finish_reason, delta.stop_reason
-            result.num_cached_tokens = delta.num_cached_tokens
-        return result
-
-    @property
-    def tool_calls(self) -> list[ToolCall]:
-        return [part for part in self.parts if isinstance(part, ToolCall)]
 
 
 class TextEngine:
@@ -224,8 +156,8 @@ class TextEngine:
                 outputs[delta.output].append(delta)
         return [TextResult.of(deltas) for deltas in outputs]
 
-    def _reader(self, prompt_ids: Sequence[int], params: SamplingParams, cuts_lead: bool) -> "_Reader":
-        return _Reader(
+    def _reader(self, prompt_ids: Sequence[int], params: SamplingParams, cuts_lead: bool) -> TextReader:
+        return TextReader(
             self.tokenizer.detokenizer(params.skip_special_tokens, after=prompt_ids),
             StopMatcher(params.stop_strings) if params.stop_strings else None,
             cuts_lead=cuts_lead,
@@ -233,7 +165,7 @@ class TextEngine:
             min_tokens=params.min_tokens,
         )
 
-    def _delta(self, reader: "_Reader", chunk: Chunk, params: SamplingParams) -> TextDelta:
+    def _delta(self, reader: TextReader, chunk: Chunk, params: SamplingParams) -> TextDelta:
         match chunk.finish_reason:
             case None:
                 return reader.read(chunk.token_ids)
@@ -246,7 +178,7 @@ class TextEngine:
                 delta.finish_reason = delta.finish_reason or REASONS[reason]
                 return delta
 
-    def _stopped(self, reader: "_Reader", token_ids: list[int], params: SamplingParams) -> TextDelta:
+    def _stopped(self, reader: TextReader, token_ids: list[int], params: SamplingParams) -> TextDelta:
         """The last delta of an output that ended with a stop token, whose text is not shown."""
         shown = token_ids if params.include_stop_str_in_output else token_ids[:-1]
         delta = reader.read(shown, last=True)
@@ -269,58 +201,3 @@ class TextEngine:
         """A seed that depends on the deployment's seed and the number of draws before."""
         drawn = blake2b(f"{self._default_seed}:{next(self._num_drawn)}".encode(), digest_size=8).digest()
         return int.from_bytes(drawn) & INT64_MAX
-
-
-class _Reader:
-    """One output's way from tokens to text that may be shown. cuts_lead: but for white space before it."""
-
-    def __init__(
-        self,
-        detokenizer: Detokenizer,
-        stops: StopMatcher | None,
-        *,
-        cuts_lead: bool = False,
-        shows_stop: bool = False,
-        min_tokens: int = 0,
-    ) -> None:
-        self._detokenizer = detokenizer
-        self._stops = stops
-        self._cuts_lead = cuts_lead
-        self._shows_stop = shows_stop
-        self._num_unwatched = min_tokens  # tokens to come in whose text a stop string ends nothing
-
-    def read(self, token_ids: list[int], last: bool = False) -> TextDelta:
-        """The delta of `token_ids`; it has a finish reason where a stop string was met in it."""
-        stops = self._stops
-        if stops is None:
-            text = self._detokenizer.feed(token_ids)
-            return TextDelta(self._cut(text + self._detokenizer.finish() if last else text), token_ids)
-        shown = ""
-        # Token by token, so that the count does not depend on how many came at once.
-        for position, token in enumerate(token_ids, 1):
-            text = self._cut(self._detokenizer.feed((token,)))
-            if self._num_unwatched:
-                self._num_unwatched -= 1
-                shown += text
-                continue
-            text, stop = stops.feed(text)
-            shown += text
-            if stop is not None:
-                return TextDelta(shown + self._stop_shown(stop), token_ids[:position], "stop", stop)
-        if last:
-            text, stop = stops.feed(self._cut(self._detokenizer.finish()))
-            shown += text
-            if stop is not None:
-                return TextDelta(shown + self._stop_shown(stop), token_ids, "stop", stop)
-            shown += stops.finish()
-        return TextDelta(shown, token_ids)
-
-    def _stop_shown(self, stop: str) -> str:
-        return stop if self._shows_stop else ""
-
-    def _cut(self, text: str) -> str:
-        """`text` without the white space before the first that is something else."""
-        if self._cuts_lead:
-            text = text.lstrip()
-            self._cuts_lead = not text
-        return text

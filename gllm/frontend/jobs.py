@@ -12,14 +12,16 @@ from functools import partial
 from typing import TypeVar
 
 from gllm.config.schema import LimitsConfig
+from gllm.frontend.answer import Answer, Usage
 from gllm.frontend.chat import ChatTemplate
+from gllm.frontend.choices_answer import ChatAnswer, CompletionAnswer
 from gllm.frontend.echo import Echo, with_echo
-from gllm.frontend.generation import TextDelta, TextEngine, TextResult
+from gllm.frontend.generation import TextEngine
 from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
-from gllm.frontend.responses import Answer, ChatAnswer, CompletionAnswer, Usage
 from gllm.frontend.streaming import merged
 from gllm.frontend.text_offsets import TextOffsets, offsets_in_prompt
+from gllm.frontend.text_output import TextDelta, TextResult
 from gllm.frontend.tool_calls.call import ToolParser
 from gllm.frontend.tool_calls.demanded import demanded, parser_of_demanded
 from gllm.frontend.tool_calls.forms import FORMS, with_calls

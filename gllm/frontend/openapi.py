@@ -13,9 +13,8 @@ from starlette.responses import JSONResponse, Response
 
 from gllm.frontend.answer_shapes import Error
 from gllm.frontend.fields import HARMLESS, NEUTRAL, SERVICE_TIERS
-from gllm.frontend.responses import VERSION
 from gllm.frontend.routes.endpoint import Access, Endpoint
-from gllm.frontend.service import Service
+from gllm.frontend.service import VERSION, Service
 
 REFERENCE = "#/components/schemas/{model}"
 JSON = "application/json"

@@ -5,6 +5,7 @@ Knows requests and answers; nothing of paths.
 
 import time
 from dataclasses import replace
+from importlib.metadata import version
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +17,8 @@ from gllm.frontend.errors import ApiError, shutting_down
 from gllm.frontend.generation import TextEngine
 from gllm.frontend.jobs import Job, Jobs
 from gllm.frontend.streaming import EventStream, unless_gone
+
+VERSION = version("gllm")
 
 
 class Service:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from gllm.frontend.connection import CONNECTION, Connection
 from gllm.frontend.errors import ApiError, api_error
-from gllm.frontend.generation import TextDelta
+from gllm.frontend.text_output import TextDelta
 
 T = TypeVar("T")
 

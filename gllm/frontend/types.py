@@ -12,12 +12,12 @@ from typing import Annotated, Any
 from pydantic import Field, WithJsonSchema
 
 from gllm.config.schema import LimitsConfig
+from gllm.frontend.answer import Shows
 from gllm.frontend.body_schemas import MESSAGES, PROMPT, TOOL_CHOICE, TOOLS
 from gllm.frontend.chat import Ending
 from gllm.frontend.fields import NEUTRAL_IN_CHAT, NEUTRAL_IN_COMPLETIONS
 from gllm.frontend.generation_body import GenerationBody, NumTokens, StreamOptions, Unchecked
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
-from gllm.frontend.responses import Shows
 from gllm.frontend.tools import ToolUse, tool_use
 from gllm.protocol.wire import INT32_MAX
 

@@ -330,7 +330,7 @@ def test_a_client_that_never_reads_is_dropped(server: Deployment, monkeypatch: p
     monkeypatch.setattr("gllm.frontend.streaming.WRITE_TIMEOUT_S", 0.2)
     monkeypatch.setattr("gllm.frontend.streaming.LOOK_S", 0.1)
     huge = '"text":"%s"' % ("x" * 100_000)
-    monkeypatch.setattr("gllm.frontend.responses.ChatAnswer.content", lambda *_: huge)
+    monkeypatch.setattr("gllm.frontend.choices_answer.ChatAnswer.content", lambda *_: huge)
     server.scheduler.script = lambda _submit: [5] * 200
     body = b'{"model": "tiny", "messages": [{"role": "user", "content": "a"}], "stream": true}'
     with socket.socket() as client:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gllm.config.schema import FrontendConfig
 from gllm.frontend.families import FAMILIES
-from gllm.frontend.generation import TextDelta
+from gllm.frontend.text_output import TextDelta
 from gllm.frontend.tool_calls.call import CallArguments, CallStart, Piece, ToolCall, joined
 from gllm.frontend.tool_calls.forms import FORMS, Pieces, form_in_force, with_calls
 from gllm.frontend.tool_calls.named_line import keyword_literals

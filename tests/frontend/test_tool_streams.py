@@ -18,8 +18,9 @@ from test_tool_calls import CHAT, ONE, TOOLS, TWO, USER, calls_in, shared  # noq
 
 from gllm.frontend.adapters.messages_answer import MessagesAnswer
 from gllm.frontend.adapters.responses_answer import ResponsesAnswer
-from gllm.frontend.generation import TextDelta, TextResult
-from gllm.frontend.responses import Answer, ChatAnswer, Usage
+from gllm.frontend.answer import Answer, Usage
+from gllm.frontend.choices_answer import ChatAnswer
+from gllm.frontend.text_output import TextDelta, TextResult
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.frontend.tool_calls.forms import FORMS, with_calls
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
+from gllm.frontend.answer import Answer, Usage
 from gllm.frontend.errors import MAX_MESSAGE, ApiError
-from gllm.frontend.generation import TextDelta, TextResult
-from gllm.frontend.responses import Answer, Usage
+from gllm.frontend.text_output import TextDelta, TextResult
 from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall, read_beginning
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode

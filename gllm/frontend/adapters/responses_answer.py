@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+from gllm.frontend.answer import Answer, Usage
 from gllm.frontend.errors import ApiError
-from gllm.frontend.generation import TextDelta, TextResult
-from gllm.frontend.responses import Answer, Usage
+from gllm.frontend.text_output import TextDelta, TextResult
 from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode

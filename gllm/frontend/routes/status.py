@@ -8,9 +8,8 @@ from starlette.responses import JSONResponse, Response
 from gllm.frontend.answer_shapes import Health, Version
 from gllm.frontend.engine import EngineLost
 from gllm.frontend.errors import RETRY, SERVER, ApiError, shutting_down
-from gllm.frontend.responses import VERSION
 from gllm.frontend.routes.endpoint import Access, Endpoint
-from gllm.frontend.service import Service
+from gllm.frontend.service import VERSION, Service
 
 STATS_TIMEOUT_S = 2.0
 MAX_STEP_AGE_S = 60.0  # a step that takes longer than the longest prefill is stuck

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from gllm.config.schema import FrontendConfig
 from gllm.frontend.families import Family
-from gllm.frontend.generation import TextDelta
+from gllm.frontend.text_output import TextDelta
 from gllm.frontend.tool_calls.call import CallArguments, CallStart, Piece, ToolParser
 from gllm.frontend.tool_calls.named_line import JsonLineParser, PythonLineParser
 from gllm.frontend.tool_calls.objects import ObjectsParser

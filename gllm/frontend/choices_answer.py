@@ -1,20 +1,19 @@
-"""The JSON of answers, whole and as server-sent events.
+"""OpenAI's completions and chats: the JSON of their answers, whole and as server-sent events.
 
-Knows OpenAI's shapes; nothing of where text comes from. An event is put together from parts that
-are encoded once a stream: this is the hot path, one event a commit and request.
+Knows the shapes; nothing of where text comes from. An event is put together from parts that are encoded
+once a stream: this is the hot path, one event a commit and request.
 """
 
 import json
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
+from gllm.frontend.answer import TEXT_ALONE, Answer, Shows, Usage
 from gllm.frontend.errors import ApiError
-from gllm.frontend.generation import TextDelta, TextResult
 from gllm.frontend.logprobs import (
     BytesOf,
     CompletionLogprobs,
@@ -23,11 +22,14 @@ from gllm.frontend.logprobs import (
     prompt_logprobs,
 )
 from gllm.frontend.text_offsets import TextOffsets
+from gllm.frontend.text_output import TextDelta, TextResult
 from gllm.frontend.tool_calls.call import CallArguments, CallStart, ToolCall
 
-VERSION = version("gllm")
-FINGERPRINT = f"gllm-{VERSION}"
+FINGERPRINT = f"gllm-{version('gllm')}"
 DONE = b"data: [DONE]\n\n"
+
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_text = json.encoder.encode_basestring_ascii  # JSON of a string, by one C call
 
 
 def no_bytes(token: int) -> bytes:
@@ -38,69 +40,6 @@ def no_bytes(token: int) -> bytes:
 def no_offsets(choice: int) -> TextOffsets:
     """For answers that show no tokens."""
     raise LookupError(f"nobody said how the text of choice {choice} reads")
-
-
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-_text = json.encoder.encode_basestring_ascii  # JSON of a string, by one C call
-
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens of one request: its prompts, and all that was generated, shown or not."""
-
-    prompt_tokens: int
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Shows:
-    """What an answer shows beside its text.
-
-    usage: a stream ends with a chunk of counts (and all others carry a null in its place, or with
-    continuous_usage the counts so far).
-    """
-
-    usage: bool = False
-    continuous_usage: bool = False
-    logprobs: bool = False
-    prompt_logprobs: bool = False
-    token_ids: bool = False
-
-
-TEXT_ALONE = Shows()
-
-
-class Answer(ABC):
-    """The form of one request's answer, whole or as events."""
-
-    @abstractmethod
-    def whole(self, results: Sequence[TextResult], usage: Usage) -> bytes:
-        """The answer of a request that is not streamed."""
-
-    @abstractmethod
-    def opening(self, num_choices: int, usage: Usage) -> bytes:
-        """The events before any text; `usage` counts the prompts."""
-
-    @abstractmethod
-    def event(self, index: int, delta: TextDelta, usage: Usage) -> bytes:
-        """The event of one delta; nothing where it has nothing to show. usage: the counts so far."""
-
-    @abstractmethod
-    def closing(self, usage: Usage) -> bytes:
-        """The events after all text."""
-
-    @abstractmethod
-    def failure(self, error: ApiError) -> bytes:
-        """The end of a stream that began well."""
 
 
 class ChoicesAnswer(Answer):
