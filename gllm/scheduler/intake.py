@@ -1,12 +1,16 @@
 """From a request on the wire to sequences, or to the reason why not."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from gllm.protocol.messages import RejectCode, Sampling, Submit
 from gllm.protocol.wire import INT64_MAX
 from gllm.scheduler.cache import KvCache
 from gllm.scheduler.sequence import Sequence, known_tokens
 from gllm.scheduler.waiting import Waiting
+
+if TYPE_CHECKING:
+    from gllm.config import SchedulerConfig
 
 # 2**64 over the golden ratio, odd: spreads the seeds of neighbouring outputs over all seeds.
 SEED_STEP = 0x9E3779B97F4A7C15
@@ -22,6 +26,18 @@ class Limits:
     max_num_queued_tokens: int  # their tokens
     max_plans_in_flight: int  # kept by whoever calls `plan`; policies balance by it
     share_prefixes: bool
+
+    @classmethod
+    def of(cls, options: "SchedulerConfig") -> "Limits":
+        """Those of a deployment."""
+        return cls(
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            max_num_queued_reqs=options.max_num_queued_reqs,
+            max_num_queued_tokens=options.max_num_queued_tokens,
+            max_plans_in_flight=options.micro_batches,
+            share_prefixes=options.prefix_cache,
+        )
 
 
 def refusal(

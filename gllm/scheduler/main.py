@@ -51,14 +51,7 @@ class SchedulerProcess:
         options = child.config.scheduler
         self.child = child
         self.max_plans_in_flight = options.micro_batches
-        self.limits = Limits(
-            max_num_seqs=options.max_num_seqs,
-            max_num_batched_tokens=options.max_num_batched_tokens,
-            max_num_queued_reqs=options.max_num_queued_reqs,
-            max_num_queued_tokens=options.max_num_queued_tokens,
-            max_plans_in_flight=options.micro_batches,
-            share_prefixes=options.prefix_cache,
-        )
+        self.limits = Limits.of(options)
         self.frontends = Server(child.context, child.address(FRONTENDS))
         self.plans = Channel.bind(child.context, zmq.PUSH, child.address(PLANS))
         self.results = Channel.bind(child.context, zmq.PULL, child.address(RESULTS))
