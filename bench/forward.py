@@ -28,8 +28,10 @@ from bench.pipeline import idle_times_us
 from gllm.protocol.messages import Admit, Sampling, StepPlan
 from gllm.protocol.wire import column
 from gllm.simulate.cost import Capacity, CostFile, Overheads
-from gllm.simulate.fit import fit, fit_wake
-from gllm.simulate.steps import SlotTable, StepShape
+from gllm.simulate.fit_wake import fit_wake
+from gllm.simulate.slot_table import SlotTable
+from gllm.steps.fit import fit
+from gllm.steps.shape import StepShape
 from gllm.worker.host import free_memory
 from gllm.worker.options import WorkerOptions
 from gllm.worker.runner import ModelRunner

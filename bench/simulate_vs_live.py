@@ -33,7 +33,7 @@ from gllm.simulate.engine import simulate
 from gllm.simulate.prompts import Prompts
 from gllm.simulate.report import Latencies, summary
 from gllm.simulate.report import statistics as latency_statistics
-from gllm.simulate.steps import StepShape
+from gllm.steps.shape import StepShape
 from gllm.traces import Trace, read_trace
 
 CONFIG = Path("configs/demo.yaml")

@@ -29,8 +29,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"starlette", "uvicorn", "tokenizers", "jinja2"},
     ),
     "traces": ({"config"}, {"torch", "numpy", "zmq"}),
-    "simulate": ({"simulate", "traces", "scheduler", "protocol", "config"}, {"torch", "zmq", "transformers"}),
-    "what_if": ({"what_if", "scheduler", "protocol", "config"}, {"torch", "numpy", "zmq"}),
+    "steps": ({"steps"}, {"torch", "zmq"}),
+    "simulate": (
+        {"simulate", "steps", "traces", "scheduler", "protocol", "config"},
+        {"torch", "zmq", "transformers"},
+    ),
+    "what_if": ({"what_if", "steps", "scheduler", "protocol", "config"}, {"torch", "zmq"}),
     "offline": (
         {"checkpoint", "config", "frontend", "launch", "process", "protocol", "timeline"},
         {"torch", "numpy", "transformers"},

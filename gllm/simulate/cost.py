@@ -1,7 +1,7 @@
 """How long things take: the cost file, its two models of a step, and what lies around a step.
 
-A `fitted` step is linear in the step's shape, with coefficients measured on one machine (see
-`bench.forward`); a `roofline` step follows from the peak numbers of a device and the sizes of a
+A `fitted` step is linear in the step's shape (`gllm.steps`), with coefficients measured on one machine
+(see `bench.forward`); a `roofline` step follows from the peak numbers of a device and the sizes of a
 model. Knows shapes of steps, not where they come from.
 """
 
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -20,51 +18,12 @@ from pydantic import (
     ValidationError,
 )
 
-from gllm.simulate.steps import StepShape
-
-TERMS = ("step", "token", "row", "chunk", "context_token", "pair")
+from gllm.steps.cost import FitError, Fitted, Part
+from gllm.steps.shape import StepShape
 
 
 class CostError(ValueError):
     """The cost file cannot be used; the message is one sentence."""
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class Fitted(Part):
-    """Seconds for the step itself and for each unit of its shape; see `terms`."""
-
-    kind: Literal["fitted"] = "fitted"
-    step_s: NonNegativeFloat
-    token_s: NonNegativeFloat
-    row_s: NonNegativeFloat
-    chunk_s: NonNegativeFloat
-    context_token_s: NonNegativeFloat
-    pair_s: NonNegativeFloat
-
-    def seconds(self, shape: StepShape) -> float:
-        return (
-            self.step_s
-            + self.token_s * shape.num_tokens
-            + self.row_s * shape.num_rows
-            + self.chunk_s * shape.num_chunks
-            + self.context_token_s * shape.num_context_tokens
-            + self.pair_s * shape.num_pairs
-        )
-
-
-def terms(shape: StepShape) -> tuple[float, ...]:
-    """What the coefficients of `Fitted` are multiplied by, in the order of `TERMS`."""
-    return (
-        1.0,
-        shape.num_tokens,
-        shape.num_rows,
-        shape.num_chunks,
-        shape.num_context_tokens,
-        shape.num_pairs,
-    )
 
 
 class Roofline(Part):
@@ -135,14 +94,6 @@ class Capacity(Part):
     kv_bytes_per_token: PositiveInt
     max_model_len: PositiveInt
     vocab_size: PositiveInt
-
-
-class FitError(Part):
-    """How far the fitted model is from the measured steps, relative to them."""
-
-    num_steps: PositiveInt
-    median: NonNegativeFloat
-    p90: NonNegativeFloat
 
 
 class CostFile(Part):

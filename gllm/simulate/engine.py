@@ -31,7 +31,7 @@ from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import policy_of
 from gllm.simulate.cost import CostError, CostFile
 from gllm.simulate.prompts import Prompts
-from gllm.simulate.steps import SlotTable
+from gllm.simulate.slot_table import SlotTable
 from gllm.traces import Trace
 
 FRONTEND = b"simulate"
@@ -88,7 +88,7 @@ class Simulation:
         self.trace = trace
         self.costs = costs
         ready = worker_ready(config, costs)
-        self.core = Scheduler(limits_of(config), policy_of(config.scheduler), ready)
+        self.core = Scheduler(Limits.of(config.scheduler), policy_of(config.scheduler), ready)
         self.depth = config.scheduler.micro_batches
         self.table = SlotTable(ready.num_slots)
         self.prompts = Prompts(trace, ready.vocab_size)
@@ -192,19 +192,6 @@ class Simulation:
 def simulate(trace: Trace, config: DeploymentConfig, costs: CostFile) -> Run:
     """Serve `trace` by the deployment `config` where things take as long as `costs` says."""
     return Simulation(trace, config, costs).run()
-
-
-def limits_of(config: DeploymentConfig) -> Limits:
-    """The bounds of a step and of the queue in a deployment."""
-    options = config.scheduler
-    return Limits(
-        max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        max_num_queued_reqs=options.max_num_queued_reqs,
-        max_num_queued_tokens=options.max_num_queued_tokens,
-        max_plans_in_flight=options.micro_batches,
-        share_prefixes=options.prefix_cache,
-    )
 
 
 def worker_ready(config: DeploymentConfig, costs: CostFile) -> WorkerReady:

@@ -15,7 +15,6 @@ from gllm.scheduler.kinds import name_of
 from gllm.scheduler.policy import Policy, TokenThrottling, policy_of
 from gllm.scheduler.recording import Part
 from gllm.scheduler.state import CoreState
-from gllm.what_if.cost_model import Timed
 from gllm.what_if.history import History
 from gllm.what_if.recorded import RecordedHistory
 from gllm.what_if.simulation import Costs, Setting, Simulation
@@ -49,7 +48,6 @@ class Comparison:
     setting: Setting
     other: Setting
     costs: Costs
-    steps: Sequence[Timed]
     num_lost_workers: int
 
 
@@ -70,7 +68,6 @@ def compare(parts: Sequence[Part], changes: Mapping[str, object]) -> Comparison:
         setting=setting,
         other=other,
         costs=costs,
-        steps=truth.clockwork.steps,
         num_lost_workers=truth.num_lost_workers,
     )
 

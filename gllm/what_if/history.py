@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gllm.protocol.messages import Rejected, Stats, StepPlan, Submit, Tokens
 from gllm.scheduler.core import Scheduler
-from gllm.what_if.cost_model import Work
+from gllm.steps.shape import StepShape
 
 
 @dataclass(slots=True)
@@ -68,19 +68,28 @@ class History:
             case.is_rejected = True
         return case
 
-    def planned(self, plan: StepPlan, now: float) -> Work:
+    def planned(self, plan: StepPlan, now: float) -> StepShape:
         """The step that the core has just planned, and what it computes."""
         self.now = now
         flight = self._core.flights[-1]
-        num_tokens, num_context = sum(flight.counts), 0
-        for sequence in flight.rows:
+        num_tokens, num_context, num_pairs = sum(flight.counts), 0, 0
+        for sequence, count in zip(flight.rows, flight.counts, strict=True):
             assert sequence is not None  # nobody can have left yet
-            num_context += sequence.num_planned_tokens
+            end = sequence.num_planned_tokens
+            num_context += end
+            num_pairs += count * (2 * end - count + 1) // 2
             if plan.admits and sequence.began_at == now:
                 case = self._open[sequence.frontend, sequence.request_id]
                 case.outputs[sequence.output].began_at = now
         self.num_tokens += num_tokens
-        return Work(num_tokens, len(flight.rows), num_context)
+        return StepShape(
+            num_tokens=num_tokens,
+            num_rows=len(flight.rows),
+            num_chunks=sum(count > 1 for count in flight.counts),
+            num_sampled=sum(flight.samples),
+            num_context_tokens=num_context,
+            num_pairs=num_pairs,
+        )
 
     def committed(self, messages: dict[bytes, Tokens], now: float) -> None:
         self.now = now

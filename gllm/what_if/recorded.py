@@ -23,7 +23,8 @@ from gllm.scheduler.recording import (
 )
 from gllm.scheduler.replay import Answer, Replay
 from gllm.scheduler.state import CoreState, SequenceState
-from gllm.what_if.cost_model import Timed, Work, fit
+from gllm.steps.fit import fit
+from gllm.steps.shape import StepShape
 from gllm.what_if.history import Case, History, Output
 from gllm.what_if.simulation import Costs
 
@@ -74,8 +75,9 @@ class Clockwork:
     """What takes how long, from the times of plans and results."""
 
     def __init__(self) -> None:
-        self.steps: list[Timed] = []
-        self._in_flight: dict[tuple[int, int], tuple[Work, float]] = {}
+        self._shapes: list[StepShape] = []
+        self._seconds: list[float] = []
+        self._in_flight: dict[tuple[int, int], tuple[StepShape, float]] = {}
         self._last_end = 0.0
         self._to_worker: list[float] = []
         self._between: list[float] = []
@@ -83,15 +85,16 @@ class Clockwork:
         self._delivered_at: dict[tuple[bytes, int, int], float] = {}  # the last token of each output
         self._to_mask: list[float] = []
 
-    def planned(self, epoch: int, step: int, work: Work, now: float) -> None:
-        self._in_flight[epoch, step] = work, now
+    def planned(self, epoch: int, step: int, shape: StepShape, now: float) -> None:
+        self._in_flight[epoch, step] = shape, now
 
     def finished(self, result: StepResult, now: float) -> None:
-        work, planned_at = self._in_flight.pop((result.epoch, result.step), (None, 0.0))
-        if work is None or result.end_ns <= result.start_ns:
+        shape, planned_at = self._in_flight.pop((result.epoch, result.step), (None, 0.0))
+        if shape is None or result.end_ns <= result.start_ns:
             return
         start, end = result.start_ns / 1e9, result.end_ns / 1e9
-        self.steps.append(Timed(work, end - start))
+        self._shapes.append(shape)
+        self._seconds.append(end - start)
         if planned_at > self._last_end:
             self._to_worker.append(start - planned_at)
         else:
@@ -112,16 +115,17 @@ class Clockwork:
 
     def costs(self) -> Costs:
         """Raises `RecordingError` if no step was timed."""
-        if not self.steps:
+        if not self._shapes:
             raise RecordingError(
                 "no result in the recording says how long its step took: nothing to simulate with"
             )
-        cost = fit(self.steps)
+        step, error = fit(self._shapes, self._seconds)
         latencies = (self._to_worker, self._between, self._to_scheduler, self._to_mask)
         return Costs(
-            cost,
-            [step.seconds - cost.seconds(step.work) for step in self.steps],
-            min(step.seconds for step in self.steps),
+            step,
+            error,
+            [took - step.seconds(shape) for shape, took in zip(self._shapes, self._seconds, strict=True)],
+            min(self._seconds),
             *[max(fmean(times), 0.0) if times else 0.0 for times in latencies],
         )
 

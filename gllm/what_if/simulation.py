@@ -22,7 +22,8 @@ from gllm.protocol.wire import column
 from gllm.scheduler.core import Scheduler
 from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Policy
-from gllm.what_if.cost_model import StepCost, Work
+from gllm.steps.cost import FitError, Fitted
+from gllm.steps.shape import StepShape
 from gllm.what_if.history import Case, History
 
 VOCAB_SIZE = 1  # tokens come from scripts, so that a mask need say nothing
@@ -47,7 +48,8 @@ class Costs:
     Machines stall now and then: step number i is as much off its cost as it was in the recording.
     """
 
-    step: StepCost
+    step: Fitted
+    error: FitError  # how far that is from the recorded steps
     deviations: Sequence[float]  # of each recorded step from its cost
     shortest: float  # no step takes less
     to_worker: float  # from the moment of planning to the worker's work on it, if it waits for it
@@ -55,10 +57,10 @@ class Costs:
     to_scheduler: float  # from the end of a step until the scheduler has its result
     to_mask: float  # from a token of a constrained output until the scheduler has the next one's mask
 
-    def seconds(self, step: int, work: Work) -> float:
+    def seconds(self, step: int, shape: StepShape) -> float:
         """How long step number `step` takes."""
         deviation = self.deviations[step % len(self.deviations)]
-        return max(self.step.seconds(work) + deviation, self.shortest)
+        return max(self.step.seconds(shape) + deviation, self.shortest)
 
 
 class Simulation:
@@ -174,9 +176,9 @@ class Simulation:
             plan = self._core.plan(self.now)
             if plan is None:
                 return
-            work = self._history.planned(plan, self.now)
+            shape = self._history.planned(plan, self.now)
             start = max(self.now + self._costs.to_worker, self._worker_free_at + self._costs.between)
-            self._worker_free_at = start + self._costs.seconds(plan.step, work)
+            self._worker_free_at = start + self._costs.seconds(plan.step, shape)
             result = StepResult(plan.epoch, plan.step, self._tokens(), 0, 0, 0)
             self._results.append((self._worker_free_at + self._costs.to_scheduler, result))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from gllm.protocol.messages import PassedOver, Stats
 from gllm.scheduler.columns import columns
 from gllm.scheduler.state_text import REASONS
+from gllm.steps.cost import Fitted
 from gllm.what_if.compare import Comparison
 from gllm.what_if.history import Case, History, Output
 from gllm.what_if.simulation import Setting
@@ -56,12 +57,11 @@ def comparison_text(comparison: Comparison) -> str:
 
 def _preface(comparison: Comparison) -> list[str]:
     costs = comparison.costs
-    error = costs.step.median_error(comparison.steps)
     lines = [
         f"recorded  {', '.join(f'{name} {value}' for name, value in _named(comparison.setting).items())}",
         f"what if   {_differences(comparison.setting, comparison.other)}",
-        f"a step takes {costs.step}",
-        f"  fitted to {len(comparison.steps)} steps, half of them within {100 * error:.1f} %; "
+        f"a step takes {_step_text(costs.step)}",
+        f"  fitted to {costs.error.num_steps} steps, half of them within {100 * costs.error.median:.1f} %; "
         "step i of a model is as far off as recorded step i was",
         f"  around it {1e6 * costs.to_worker:.0f} us to an idle worker, {1e6 * costs.between:.0f} us between "
         f"steps, {1e6 * costs.to_scheduler:.0f} us back",
@@ -76,6 +76,18 @@ def _preface(comparison: Comparison) -> list[str]:
     if comparison.num_lost_workers:
         lines.append(f"the worker was lost {comparison.num_lost_workers} times: not so in the models")
     return lines
+
+
+def _step_text(step: Fitted) -> str:
+    parts = [
+        f"{1e3 * step.step_s:.3f} ms",
+        f"{1e6 * step.token_s:.3f} us a token",
+        f"{1e6 * step.row_s:.3f} us a row",
+        f"{1e6 * step.chunk_s:.3f} us a chunk",
+        f"{1e9 * step.context_token_s:.3f} ns a context token",
+        f"{1e9 * step.pair_s:.3f} ns a pair of query and key",
+    ]
+    return " + ".join(parts)
 
 
 def _named(setting: Setting) -> dict[str, object]:

@@ -9,7 +9,7 @@ from made_up import STEP, config, costs, trace
 from gllm.protocol.messages import RejectCode
 from gllm.simulate.cost import CostError, Overheads
 from gllm.simulate.engine import Run, simulate, worker_ready
-from gllm.simulate.steps import StepShape
+from gllm.steps.shape import StepShape
 from gllm.traces import Trace
 
 OVERHEADS = Overheads(submit_s=0.003, plan_s=0.0004, result_s=0.0006, deliver_s=0.005)

@@ -10,10 +10,12 @@ from made_up import STEP, costs
 
 from gllm.protocol.messages import Admit, StepPlan
 from gllm.protocol.wire import column
-from gllm.simulate.cost import CostError, Fitted, Roofline, read_costs
+from gllm.simulate.cost import CostError, Roofline, read_costs
 from gllm.simulate.engine import GREEDY
-from gllm.simulate.fit import fit, non_negative_least_squares
-from gllm.simulate.steps import SlotTable, StepShape
+from gllm.simulate.slot_table import SlotTable
+from gllm.steps.cost import Fitted
+from gllm.steps.fit import fit, non_negative_least_squares
+from gllm.steps.shape import StepShape
 
 
 def shapes() -> list[StepShape]:
@@ -50,6 +52,20 @@ def test_a_term_that_no_step_has_costs_nothing() -> None:
     decodes = [shape for shape in shapes() if not shape.num_chunks]
     found, _ = fit(decodes, [STEP.seconds(shape) for shape in decodes])
     assert found.chunk_s == 0.0
+
+
+def test_steps_that_are_all_alike_cost_what_they_took() -> None:
+    alike = StepShape(8, 8, 0, 8, 80, 80)
+    found, error = fit([alike] * 50, [0.002] * 50)
+    assert found.seconds(alike) == pytest.approx(0.002)
+    assert sum(value > 0 for value in found.model_dump(exclude={"kind"}).values()) == 1
+    assert error.p90 < 1e-9
+
+
+def test_a_first_step_that_compiles_does_not_count_for_all() -> None:
+    found, error = fit([*shapes(), shapes()[0]], [*[STEP.seconds(shape) for shape in shapes()], 5.0])
+    assert found.step_s == pytest.approx(STEP.step_s, rel=0.02)
+    assert error.median < 0.01
 
 
 def test_no_negative_coefficient_though_plain_least_squares_has_one() -> None:

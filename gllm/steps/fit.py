@@ -9,41 +9,34 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from gllm.simulate.cost import TERMS, FitError, Fitted, Wake, terms
-from gllm.simulate.steps import StepShape
+from gllm.steps.cost import TERMS, FitError, Fitted, terms
+from gllm.steps.shape import StepShape
 
-TIME_CONSTANTS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+NO_BETTER = 1e-12  # of the target's square: errors that differ by less are equal but for rounding
 
 Floats = npt.NDArray[np.float64]
 
 
 def non_negative_least_squares(matrix: Floats, target: Floats) -> Floats:
-    """The x >= 0 that minimises |matrix x - target|.
+    """The x >= 0 that minimises |matrix x - target|; of several the one with the fewest columns.
 
     Exact, for a few columns: an optimum is the plain least squares of the columns where x > 0, so
-    that each set of columns is tried. Needs independent columns.
+    that each set of columns is tried.
     """
     num_columns = matrix.shape[1]
+    # The triangle of a QR factorisation has the same optima, whatever the number of rows.
+    triangle: Floats = np.asarray(np.linalg.qr(np.column_stack([matrix, target]), mode="r"))
+    matrix, target = triangle[:, :-1], triangle[:, -1]
     best, least = np.zeros(num_columns), float(target @ target)
+    noise = NO_BETTER * least
     for size in range(1, num_columns + 1):
         for columns in map(list, combinations(range(num_columns), size)):
             solution = np.linalg.lstsq(matrix[:, columns], target, rcond=None)[0]
             off = matrix[:, columns] @ solution - target
-            if (solution >= 0).all() and float(off @ off) < least:
+            if (solution >= 0).all() and float(off @ off) < least - noise:
                 best, least = np.zeros(num_columns), float(off @ off)
                 best[columns] = solution
     return best
-
-
-def fit_wake(pauses: Sequence[float], more: Sequence[float]) -> Wake:
-    """The `Wake` for steps that took `more` seconds behind `pauses` than without one."""
-    candidates = []
-    for pause_s in TIME_CONSTANTS_S:
-        grown = -np.expm1(-np.array(pauses) / pause_s)
-        longest_s = max(float(grown @ np.array(more) / (grown @ grown)), 0.0)
-        off = float(np.square(longest_s * grown - more).sum())
-        candidates.append((off, Wake(longest_s=longest_s, pause_s=pause_s)))
-    return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
 def fit(shapes: Sequence[StepShape], seconds: Sequence[float]) -> tuple[Fitted, FitError]:
