@@ -4,16 +4,16 @@ Everything between products is float32, as are their sums: less is rounded than 
 stored in bfloat16, and nothing is slower. Shapes and meanings are documented in `reference.py`.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gllm.kernels import cpu, cpu_native
+from gllm.kernels.formats import Formats
 from gllm.kernels.packed_linear import PackedLinear, packed
 
-FORMATS = replace(cpu_native.FORMATS, weights=(torch.int8,), activations=torch.float32)
+FORMATS = Formats(weights=(torch.int8,), packed_itemsize=2, activations=torch.float32)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,176 +1,256 @@
-/* Attention of prompts on the matrix unit (AMX): keys and values are split into parts when they are packed, queries and
- * weights when they are used. The arithmetic is float32's, as amx.h and linear_amx.c explain.
+/* Attention of prompts on the matrix unit (AMX): keys and values become tiles once for all queries of a row.
  *
- * Blocks of KEYS keys begin at the start of the sequence, and a weight of what a query does not see is 0: its result
- * depends neither on who shares its batch nor on how the prompt was cut.
+ * Scores are keys times queries, and outputs values times weights: both are computed with a column for each query, and
+ * keys and values on the left. Blocks of KEYS keys begin at the start of the sequence, each has a maximum of its own, and a
+ * weight of what a query does not see is 0: its result depends neither on who shares its batch nor on how the prompt was
+ * cut.
  */
 #include "attention_prompt.h"
 
 #ifdef HAS_TILES
 #include "amx_product.h"
+#include "attention_amx.h"
 
-#define KEYS 128 /* keys that are weighed at once */
-#define PANELS (KEYS / PANEL)
-#define PANEL_TILES (6 * TILE_BYTES) /* of 32 inputs and 32 outputs */
-#define ROW_TILES (BLOCK_STEPS * 3 * TILE_BYTES) /* of a tile of rows, for a block of steps */
+INLINE int parts_of_pages(const Attention *a) { return a->type == FLOAT32 ? 3 : 1; }
 
-size_t tiles_size(long size, long context) { return panels_of(size) * panels_of(context) * PANEL_TILES / sizeof(float); }
+/* Bytes of a panel of keys, [steps][2][parts][16 keys][32 inputs], or of values, [steps][2][parts][16 outputs][32 tokens]. */
+INLINE long panel_bytes(const Attention *a, int parts) { return panels_of(a->size) * 2 * parts * TILE_BYTES; }
 
-/* Elements [at, at + LANES) of a place, of which `left` are there, if that is fewer. */
-INLINE vec some(int type, const char *place, long at, long left) {
-    if (left >= LANES) return stored(type, place, at, LANES);
-    return left > 0 ? stored(type, place, at, left) : (vec){0};
+size_t tiles_size(const Attention *a, long context) { return panels_of(context) * panel_bytes(a, parts_of_pages(a)); }
+
+long column_tiles(const Attention *a, long length) {
+    return (length * (a->heads / a->kv_heads) + COLUMNS - 1) / COLUMNS * a->kv_heads;
 }
 
-/* A key's elements are a column of pairs. */
-INLINE void put_key(vec first, vec second, char *to) {
-    char parts[3 * 64] __attribute__((aligned(64)));
-    const __m512i rows = _mm512_setr_epi32(0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960);
-    split((__m512)first, (__m512)second, parts, 64);
-    for (int part = 0; part < 3; part++)
-        _mm512_i32scatter_epi32(to + part * TILE_BYTES, rows, _mm512_load_si512(parts + 64 * part), 1);
+/* 32 numbers of a place from element `at` on, of which `left` are there, as the rows of tiles. */
+INLINE void rows_of(int parts, const char *place, long at, long left, __m512i rows[parts]) {
+    if (parts == 1) {
+        const __mmask32 some = first_lanes(left) | (uint32_t)first_lanes(left - 16) << 16;
+        rows[0] = _mm512_maskz_loadu_epi16(some, place + 2 * at);
+        return;
+    }
+    __m512 x = _mm512_maskz_loadu_ps(first_lanes(left), place + 4 * at);
+    __m512 y = _mm512_maskz_loadu_ps(first_lanes(left - 16), place + 4 * at + 64);
+#pragma GCC unroll 3
+    for (int part = 0; part < parts; part++) {
+        rows[part] = high_of(x, y);
+        x = without_high(x), y = without_high(y);
+    }
 }
 
-/* Two tokens' values are a row of pairs. */
-INLINE void put_values(vec even, vec odd, char *to) {
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    const __m512 x = (__m512)even, y = (__m512)odd;
-    split(_mm512_permutex2var_ps(x, low, y), _mm512_permutex2var_ps(x, high, y), to, TILE_BYTES);
+static const uint16_t alternating[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                         8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+
+/* 32 tokens' rows of 32 outputs become two tiles of 16 outputs, `step` bytes apart. */
+INLINE void put_values(const __m512i *rows, int row_step, char *to, long step) {
+    const __m512i order = _mm512_loadu_si512(alternating);
+    for (int half = 0; half < 2; half++) {
+        const __m512i taken = _mm512_add_epi16(order, _mm512_set1_epi16(16 * half));
+        __m512i pairs[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            pairs[i] = _mm512_permutex2var_epi16(rows[2 * i * row_step], taken, rows[(2 * i + 1) * row_step]);
+        transpose(pairs);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) _mm512_store_si512(to + half * step + i * 64, pairs[i]);
+    }
 }
 
-INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head, long panel) {
-    const long size = a->size, steps = panels_of(size), first = panel * PANEL, panels = panels_of(chunk->context);
+INLINE void pack(const Attention *a, int parts, const Chunk *chunk, long kv_head, long panel) {
+    const long size = a->size, first = panel * PANEL, panels = panels_of(chunk->context), bytes = panel_bytes(a, parts);
     const long count = chunk->context - first < PANEL ? chunk->context - first : PANEL;
-    char *keys = (char *)chunk->keys + (kv_head * panels + panel) * steps * PANEL_TILES;
-    char *values = (char *)chunk->values + (kv_head * steps * panels + panel) * PANEL_TILES;
-    const char *k_places[PANEL], *v_places[PANEL];
-    locate(a, a->k_pages, chunk->row, first, count, k_places);
-    locate(a, a->v_pages, chunk->row, first, count, v_places);
-    if (count < PANEL) memset(keys, 0, steps * PANEL_TILES);
-    for (long t = 0; t < count; t++)
-        for (long d = 0; d < size; d += STEP) {
-            const long at = kv_head * size + d, left = size - d;
-            char *to = keys + d / STEP * PANEL_TILES + t / 16 * 3 * TILE_BYTES + t % 16 * 4;
-            put_key(some(type, k_places[t], at, left), some(type, k_places[t], at + 16, left - 16), to);
+    char *keys = (char *)chunk->keys + (kv_head * panels + panel) * bytes;
+    char *values = (char *)chunk->values + (kv_head * panels + panel) * bytes;
+    const char *places[PANEL];
+    __m512i rows[PANEL][parts];
+    locate(a, a->k_pages, chunk->row, first, count, places);
+    for (long d = 0; d < size; d += STEP)
+        for (long t = 0; t < PANEL; t++) {
+            rows_of(parts, t < count ? places[t] : places[0], kv_head * size + d, t < count ? size - d : 0, rows[0]);
+            for (int part = 0; part < parts; part++)
+                _mm512_store_si512(keys + ((d / STEP * 2 + t / 16) * parts + part) * TILE_BYTES + t % 16 * 64, rows[0][part]);
         }
-    for (long t = 0; t < PANEL; t += 2)
-        for (long d = 0; d < steps * PANEL; d += 16) {
-            const long at = kv_head * size + d, left = size - d;
-            const vec even = t < count ? some(type, v_places[t], at, left) : (vec){0};
-            const vec odd = t + 1 < count ? some(type, v_places[t + 1], at, left) : (vec){0};
-            put_values(even, odd, values + d / PANEL * panels * PANEL_TILES + d / 16 % 2 * 3 * TILE_BYTES + t / 2 * 64);
-        }
+    locate(a, a->v_pages, chunk->row, first, count, places);
+    for (long d = 0; d < size; d += STEP) {
+        for (long t = 0; t < PANEL; t++)
+            rows_of(parts, t < count ? places[t] : places[0], kv_head * size + d, t < count ? size - d : 0, rows[t]);
+        for (int part = 0; part < parts; part++)
+            put_values(&rows[0][part], parts, values + (d / STEP * 2 * parts + part) * TILE_BYTES, parts * TILE_BYTES);
+    }
 }
 
 void pack_tiles(const Attention *a, const Chunk *chunk, long kv_head, long panel) {
-    if (a->type == FLOAT32)
-        pack(a, FLOAT32, chunk, kv_head, panel);
+    if (parts_of_pages(a) == 3)
+        pack(a, 3, chunk, kv_head, panel);
     else
-        pack(a, BFLOAT16, chunk, kv_head, panel);
+        pack(a, 1, chunk, kv_head, panel);
 }
 
-/* sums [32][PANEL] (+)= rows by a panel over `steps` steps. rows: blocks of [2][BLOCK_STEPS][3][16][32]. */
-static void product(int tall, const char *rows, const char *panel, long steps, float *sums, int is_first) {
-    Splitting none = {0};
-    for (long s = 0; s < steps; s += BLOCK_STEPS) {
-        const long some_steps = steps - s < BLOCK_STEPS ? steps - s : BLOCK_STEPS;
-        const char *x = rows + s / BLOCK_STEPS * 2 * ROW_TILES, *w = panel + s * PANEL_TILES;
-        if (tall)
-            multiply_steps(FLOAT32, 3, 1, x, w, some_steps, sums, is_first && s == 0, s == 0, s + BLOCK_STEPS >= steps, &none);
-        else
-            multiply_steps(FLOAT32, 3, 0, x, w, some_steps, sums, is_first && s == 0, s == 0, s + BLOCK_STEPS >= steps, &none);
+/* Tiles 0 to 3: sums, of two tiles of stored numbers by two of columns; 4, 5: what is stored; 6, 7: columns. */
+INLINE void load_stored(int parts, const char *from, int part) {
+    _tile_loadd(4, from + part * TILE_BYTES, 64);
+    _tile_loadd(5, from + (parts + part) * TILE_BYTES, 64);
+}
+
+INLINE void load_columns(int wide, const char *from, long step, int part) {
+    _tile_loadd(6, from + part * TILE_BYTES, 64);
+    if (wide) _tile_loadd(7, from + step + part * TILE_BYTES, 64);
+}
+
+INLINE void multiply_loaded(int wide) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+    if (wide) {
+        _tile_dpbf16ps(2, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
     }
 }
 
-/* Where step `step` of row i begins. */
-INLINE char *row_of(char *rows, long i, long step) {
-    return rows + (step / BLOCK_STEPS * 2 + i / 16) * ROW_TILES + step % BLOCK_STEPS * 3 * TILE_BYTES + i % 16 * 64;
-}
-
-/* The weights of row i from its scores with `visible` keys; as `soften`, but they become parts of rows. */
-INLINE float weigh(const float *scores, long i, long visible, long panels, char *weights, float *top, float *total) {
-    vec x[2 * PANELS], most = all(-INFINITY), added = {0};
-#pragma GCC unroll 8
-    for (long n = 0; n < 2 * panels; n++) {
-        const __mmask16 seen = first_lanes(visible - 16 * n);
-        const float *from = scores + (n / 2 * TALL + i) * PANEL + n % 2 * 16;
-        x[n] = (vec)_mm512_mask_loadu_ps((__m512)all(-INFINITY), seen, from);
-        most = larger(x[n], most);
+/* sums[2 tiles of columns][2][16][16] = stored by columns. Both lie in `steps` pieces, the columns' tiles `wide_step` apart;
+ * tiles of sums of the second columns lie `sums_step` floats behind the first. */
+INLINE void product(int parts, int wide, const char *stored, long stored_step, const char *columns, long wide_step, long steps,
+                    float *sums, long sums_step) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if (wide) {
+        _tile_zero(2);
+        _tile_zero(3);
     }
-    const float found = largest(most), now = found > *top ? found : *top;
-    const float factor = exponential(all(*top - now))[0];
-#pragma GCC unroll 4
-    for (long n = 0; n < 2 * panels; n += 2) {
-        const vec first = exponential(x[n] - now), second = exponential(x[n + 1] - now);
-        added += first;
-        added += second;
-        split((__m512)first, (__m512)second, row_of(weights, i, n / 2), TILE_BYTES);
-    }
-    *top = now;
-    *total = *total * factor + sum(added);
-    return factor;
-}
-
-void attend_tiles(const Attention *a, const Chunk *chunk, long head, long query, long count) {
-    const long size = a->size, kv_head = head / (a->heads / a->kv_heads), steps = panels_of(size);
-    const long before = a->before[chunk->row], token = a->starts[chunk->row] + query, panels = panels_of(chunk->context);
-    const long rows = count - query < TALL ? count - query : TALL, tall = rows > 16;
-    const char *keys = (char *)chunk->keys + kv_head * panels * steps * PANEL_TILES;
-    const char *values = (char *)chunk->values + kv_head * steps * panels * PANEL_TILES;
-    const long q_bytes = (steps + BLOCK_STEPS - 1) / BLOCK_STEPS * 2 * ROW_TILES;
-    char q[q_bytes] __attribute__((aligned(64)));
-    char weights[PANELS / BLOCK_STEPS * 2 * ROW_TILES] __attribute__((aligned(64)));
-    float scores[PANELS * TALL * PANEL] __attribute__((aligned(64)));
-    float out[steps * TALL * PANEL] __attribute__((aligned(64))); /* [steps][TALL][PANEL] */
-    float top[TALL], total[TALL];
-    memset(q, 0, q_bytes);
-    memset(weights, 0, sizeof weights);
-    for (long i = 0; i < rows; i++) {
-        const char *from = (const char *)(a->q + (token + i) * a->q_step + head * size);
-        for (long d = 0; d < size; d += STEP) {
-            const vec first = some(FLOAT32, from, d, size - d) * a->scale;
-            const vec second = some(FLOAT32, from, d + 16, size - d - 16) * a->scale;
-            split((__m512)first, (__m512)second, row_of(q, i, d / STEP), TILE_BYTES);
+    for (long step = 0; step < steps; step++, stored += stored_step, columns += parts * TILE_BYTES) {
+        load_stored(parts, stored, 0);
+        if (parts == 3) { /* the smallest products first; from one to the next, one side changes */
+            load_columns(wide, columns, wide_step, 2);
+            multiply_loaded(wide);
+            load_columns(wide, columns, wide_step, 1);
+            multiply_loaded(wide);
+            load_stored(parts, stored, 1);
+            multiply_loaded(wide);
         }
-        top[i] = -INFINITY;
-        total[i] = 0;
+        load_columns(wide, columns, wide_step, 0);
+        multiply_loaded(wide);
+        if (parts == 3) {
+            load_stored(parts, stored, 2);
+            multiply_loaded(wide);
+            load_stored(parts, stored, 0);
+            multiply_loaded(wide);
+        }
     }
-    const long reach = before + query + rows; /* keys that the last query sees */
-    for (long first = 0; first < reach; first += KEYS) {
-        const long tokens = reach - first < KEYS ? reach - first : KEYS, block_panels = panels_of(tokens);
-        for (long p = 0; p < block_panels; p++)
-            product(tall, q, keys + (first / PANEL + p) * steps * PANEL_TILES, steps, scores + p * TALL * PANEL, 1);
-        for (long i = 0; i < rows; i++) {
-            const long seen = before + query + i + 1 - first;
-            if (seen <= 0) {
-                for (long n = 0; n < block_panels; n++)
-                    for (int part = 0; part < 3; part++) memset(row_of(weights, i, n) + part * TILE_BYTES, 0, 64);
-                continue;
-            }
-            const long visible = seen < tokens ? seen : tokens;
-            const float factor = block_panels == PANELS
-                                     ? weigh(scores, i, visible, PANELS, weights, top + i, total + i)
-                                     : weigh(scores, i, visible, block_panels, weights, top + i, total + i);
-            if (first && factor != 1)
-                for (long d = 0; d < steps * PANEL; d += LANES) {
-                    float *at = out + (d / PANEL * TALL + i) * PANEL + d % PANEL;
-                    store(at, load(at) * factor);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    if (wide) {
+        _tile_stored(2, sums + sums_step, 64);
+        _tile_stored(3, sums + sums_step + 256, 64);
+    }
+}
+
+/* Queries of up to 16 columns: [steps][parts][16 pairs][16 columns][2]. */
+INLINE void put_queries(int parts, const float *const *places, long count, long size, char *to) {
+    for (long d = 0; d < size; d += STEP) {
+        __m512i rows[parts][16];
+        for (long i = 0; i < 16; i++) {
+            const long left = i < count ? size - d : 0;
+            const float *from = places[i < count ? i : 0] + d;
+            __m512 x = _mm512_maskz_loadu_ps(first_lanes(left), from), y = _mm512_maskz_loadu_ps(first_lanes(left - 16), from + 16);
+            if (parts == 1)
+                rows[0][i] = rounded_row(x, y);
+            else
+#pragma GCC unroll 3
+                for (int part = 0; part < parts; part++) {
+                    rows[part][i] = high_of(x, y);
+                    x = without_high(x), y = without_high(y);
                 }
         }
-        for (long p = 0; p < steps; p++)
-            product(tall, weights, values + (p * panels + first / PANEL) * PANEL_TILES, block_panels, out + p * TALL * PANEL,
-                    first == 0);
-    }
-    for (long i = 0; i < rows; i++)
-        for (long d = 0; d < size; d += LANES) {
-            const vec x = load(out + (d / PANEL * TALL + i) * PANEL + d % PANEL) / total[i];
-            float *to = a->out + ((token + i) * a->heads + head) * size + d;
-            if (size - d >= LANES)
-                store(to, x);
-            else
-                memcpy(to, &x, 4 * (size - d));
+        for (int part = 0; part < parts; part++) {
+            transpose(rows[part]);
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) _mm512_store_si512(to + (d / STEP * parts + part) * TILE_BYTES + i * 64, rows[part][i]);
         }
+    }
+}
+
+/* Scores of keys from `tokens[0]` on that a column does not see are minus infinity. */
+INLINE void hide(float *scores, long first, long tokens, __m512i visible) {
+    for (long t = first; t < tokens; t++) {
+        const __mmask16 hidden = _mm512_cmple_epi32_mask(visible, _mm512_set1_epi32(t));
+        _mm512_mask_store_ps(scores + 16 * t, hidden, _mm512_set1_ps(-INFINITY));
+    }
+}
+
+/* out (+)= block, [outputs][16 columns]. */
+INLINE void add_block(float *out, const float *block, long outputs, Factors factors) {
+    for (long d = 0; d < outputs; d++) {
+        const __m512 x = _mm512_mul_ps(_mm512_load_ps(block + 16 * d), factors.block);
+        _mm512_store_ps(out + 16 * d, _mm512_fmadd_ps(_mm512_load_ps(out + 16 * d), factors.before, x));
+    }
+}
+
+/* Columns [column, column + COLUMNS) of a key head, of the row's `count`. */
+INLINE void attend(const Attention *a, int parts, int wide, const Chunk *chunk, long kv_head, long column, long count) {
+    const long size = a->size, shared = a->heads / a->kv_heads, steps = panels_of(size), outputs = steps * PANEL;
+    const long before = a->before[chunk->row], token = a->starts[chunk->row], panels = panels_of(chunk->context);
+    const long columns = count - column < COLUMNS ? count - column : COLUMNS, bytes = panel_bytes(a, parts);
+    const long q_step = steps * parts * TILE_BYTES, weights_step = KEYS / STEP * parts * TILE_BYTES;
+    const char *keys = (char *)chunk->keys + kv_head * panels * bytes, *values = (char *)chunk->values + kv_head * panels * bytes;
+    char q[2 * q_step] __attribute__((aligned(64))), weights[2 * weights_step] __attribute__((aligned(64)));
+    float scores[2 * KEYS * 16] __attribute__((aligned(64)));
+    float out[2 * outputs * 16] __attribute__((aligned(64))), block[2 * outputs * 16] __attribute__((aligned(64)));
+    int visible[COLUMNS] __attribute__((aligned(64)));
+    const float *places[COLUMNS];
+    float *results[COLUMNS];
+    Sums sums[2];
+    for (long i = 0; i < COLUMNS; i++) {
+        const long c = column + (i < columns ? i : columns - 1), query = c / shared, head = kv_head * shared + c % shared;
+        places[i] = a->q + (token + query) * a->q_step + head * size;
+        results[i] = a->out + ((token + query) * a->heads + head) * size;
+        visible[i] = before + query + 1;
+    }
+    for (int tile = 0; tile <= wide; tile++) {
+        put_queries(parts, places + 16 * tile, columns - 16 * tile < 16 ? columns - 16 * tile : 16, size, q + tile * q_step);
+        sums[tile] = (Sums){_mm512_set1_ps(NOT_SEEN), _mm512_setzero_ps()};
+    }
+    const long reach = visible[columns - 1]; /* keys that the last column sees */
+    for (long first = 0; first < reach; first += KEYS) {
+        const long tokens = reach - first < KEYS ? reach - first : KEYS, groups = panels_of(tokens);
+        for (long p = 0; p < groups; p++)
+            product(parts, wide, keys + (first / PANEL + p) * bytes, 2 * parts * TILE_BYTES, q, q_step, steps,
+                    scores + p * PANEL * 16, KEYS * 16);
+        Factors factors[2];
+        for (int tile = 0; tile <= wide; tile++) {
+            float *own = scores + tile * KEYS * 16;
+            const long all_see = visible[16 * tile] - first;
+            const __m512i see = _mm512_sub_epi32(_mm512_load_si512(visible + 16 * tile), _mm512_set1_epi32(first));
+            hide(own, all_see > 0 ? all_see : 0, groups * PANEL, see);
+            const Sums found = weigh_columns(parts, own, groups, a->scale, weights + tile * weights_step);
+            factors[tile] = join(sums + tile, found, a->scale);
+        }
+        float *to = first ? block : out;
+        for (long p = 0; p < steps; p++)
+            product(parts, wide, values + first / PANEL * bytes + p * 2 * parts * TILE_BYTES, bytes, weights, weights_step, groups,
+                    to + p * PANEL * 16, outputs * 16);
+        for (int tile = 0; first && tile <= wide; tile++)
+            add_block(out + tile * outputs * 16, block + tile * outputs * 16, outputs, factors[tile]);
+    }
+    for (int tile = 0; tile <= wide; tile++) {
+        const __m512 share = _mm512_div_ps(_mm512_set1_ps(1), sums[tile].total);
+        for (long d = 0; d < size; d += 16) {
+            __m512i x[16];
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) x[i] = (__m512i)_mm512_mul_ps(_mm512_load_ps(out + (tile * outputs + d + i) * 16), share);
+            transpose(x);
+            for (long i = 0; i < 16 && 16 * tile + i < columns; i++)
+                _mm512_mask_storeu_ps(results[16 * tile + i] + d, first_lanes(size - d), (__m512)x[i]);
+        }
+    }
+}
+
+void attend_tiles(const Attention *a, const Chunk *chunk, long item) {
+    const long count = (a->starts[chunk->row + 1] - a->starts[chunk->row]) * (a->heads / a->kv_heads);
+    const long tiles = (count + COLUMNS - 1) / COLUMNS, kv_head = item / tiles, column = item % tiles * COLUMNS;
+    const int wide = count - column > 16;
+    if (parts_of_pages(a) == 3)
+        wide ? attend(a, 3, 1, chunk, kv_head, column, count) : attend(a, 3, 0, chunk, kv_head, column, count);
+    else
+        wide ? attend(a, 1, 1, chunk, kv_head, column, count) : attend(a, 1, 0, chunk, kv_head, column, count);
 }
 
 void begin_tiles(void) { configure(TILE_ROWS); }

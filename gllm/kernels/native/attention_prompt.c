@@ -19,7 +19,7 @@ INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head,
     const long size = a->size, first = panel * PANEL, token_panels = panels_of(chunk->context);
     const long count = chunk->context - first < PANEL ? chunk->context - first : PANEL;
     const long value_panels = panels_of(size);
-    float *keys = chunk->keys + (kv_head * token_panels + panel) * size * PANEL;
+    float *keys = (float *)chunk->keys + (kv_head * token_panels + panel) * size * PANEL;
     const char *k_places[PANEL], *v_places[PANEL];
     locate(a, a->k_pages, chunk->row, first, count, k_places);
     locate(a, a->v_pages, chunk->row, first, count, v_places);
@@ -29,7 +29,7 @@ INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head,
             const long lanes = size - d < LANES ? size - d : LANES, at = kv_head * size + d;
             const vec key = stored(type, k_places[t], at, lanes);
             for (long i = 0; i < lanes; i++) keys[(d + i) * PANEL + t] = key[i];
-            float *values = chunk->values + ((kv_head * value_panels + d / PANEL) * chunk->context + first + t) * PANEL;
+            float *values = (float *)chunk->values + ((kv_head * value_panels + d / PANEL) * chunk->context + first + t) * PANEL;
             store(values + d % PANEL, stored(type, v_places[t], at, lanes));
             if (d + LANES >= size && d % PANEL == 0) store(values + LANES, (vec){0});
         }
@@ -42,13 +42,17 @@ static void pack_keys(const Attention *a, const Chunk *chunk, long kv_head, long
         pack(a, BFLOAT16, chunk, kv_head, panel);
 }
 
-/* Query heads `head` of ROWS queries from `query` on, of the row's `count`. */
-static void attend_tile(const Attention *a, const Chunk *chunk, long head, long query, long count) {
+static long row_tiles(const Attention *a, long length) { return (length + ROWS - 1) / ROWS * a->heads; }
+
+/* ROWS queries of one query head. */
+static void attend_tile(const Attention *a, const Chunk *chunk, long item) {
+    const long count = a->starts[chunk->row + 1] - a->starts[chunk->row], tiles = (count + ROWS - 1) / ROWS;
+    const long head = item / tiles, query = item % tiles * ROWS;
     const long size = a->size, kv_head = head / (a->heads / a->kv_heads), value_panels = panels_of(size);
     const long padded = value_panels * PANEL, before = a->before[chunk->row], token = a->starts[chunk->row] + query;
     const long rows = count - query < ROWS ? count - query : ROWS;
-    const float *keys = chunk->keys + kv_head * panels_of(chunk->context) * size * PANEL;
-    const float *values = chunk->values + kv_head * value_panels * chunk->context * PANEL;
+    const float *keys = (float *)chunk->keys + kv_head * panels_of(chunk->context) * size * PANEL;
+    const float *values = (float *)chunk->values + kv_head * value_panels * chunk->context * PANEL;
     float q[size * ROWS];
     float scores[ROWS * KEYS] __attribute__((aligned(64)));
     float out[ROWS * padded] __attribute__((aligned(64)));
@@ -104,24 +108,25 @@ INLINE const Chunk *chunk_of(const Chunk *chunks, long count, long item) {
 
 /* How a chunk is worked on. */
 typedef struct {
-    long rows; /* queries of an item */
-    size_t (*keys_size)(long size, long context), (*values_size)(long size, long context); /* floats of a key head */
+    size_t (*keys_size)(const Attention *a, long context), (*values_size)(const Attention *a, long context); /* of a key head */
     void (*begin)(void), (*end)(void);
     void (*pack)(const Attention *a, const Chunk *chunk, long kv_head, long panel);
-    void (*attend)(const Attention *a, const Chunk *chunk, long head, long query, long count);
+    long (*items)(const Attention *a, long length); /* of a row of so many queries; later ones take longer */
+    void (*attend)(const Attention *a, const Chunk *chunk, long item);
 } Way;
 
-static size_t keys_size(long size, long context) { return panels_of(context) * PANEL * size; }
+static size_t keys_size(const Attention *a, long context) { return sizeof(float) * panels_of(context) * PANEL * a->size; }
 
-static size_t values_size(long size, long context) { return panels_of(size) * PANEL * context; }
+static size_t values_size(const Attention *a, long context) { return sizeof(float) * panels_of(a->size) * PANEL * context; }
 
 static void nothing(void) {}
 
 static Way way_of(void) {
 #ifdef HAS_TILES
-    if (gllm_has_matrix_unit()) return (Way){TALL, tiles_size, tiles_size, begin_tiles, end_tiles, pack_tiles, attend_tiles};
+    if (gllm_has_matrix_unit())
+        return (Way){tiles_size, tiles_size, begin_tiles, end_tiles, pack_tiles, column_tiles, attend_tiles};
 #endif
-    return (Way){ROWS, keys_size, values_size, nothing, nothing, pack_keys, attend_tile};
+    return (Way){keys_size, values_size, nothing, nothing, pack_keys, row_tiles, attend_tile};
 }
 
 /* Rows [*at, ...) of several queries, as many as fit the workspace; *at moves on. Returns 1 if memory is short. */
@@ -129,24 +134,23 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
     const Way way = way_of();
     long count = 0, tokens = 0, items = 0;
     long work = 0;
-    size_t floats = 0;
-    while (*at < num_rows) {
-        const long row = long_rows[*at], length = a->starts[row + 1] - a->starts[row];
-        const long context = a->before[row] + length;
+    size_t bytes = 0;
+    for (long n = *at; n < num_rows; n++) {
+        const long row = long_rows[n], length = a->starts[row + 1] - a->starts[row], context = a->before[row] + length;
         if (count && tokens + context > GATHERED) break;
-        chunks[count] = (Chunk){row, context, floats, NULL, NULL, items};
-        floats += way.keys_size(a->size, context) * a->kv_heads + way.values_size(a->size, context) * a->kv_heads;
+        chunks[count++] = (Chunk){row, context, NULL, NULL, items};
+        bytes += (way.keys_size(a, context) + way.values_size(a, context)) * a->kv_heads;
         tokens += context;
         work += length * context * a->heads * a->size;
-        items += (length + way.rows - 1) / way.rows * a->heads;
-        count++;
-        ++*at;
+        items += way.items(a, length);
     }
-    float *packed = workspace(floats);
+    *at += count;
+    char *packed = (char *)workspace(bytes / sizeof(float));
     if (!packed) return 1;
-    for (long c = 0; c < count; c++) {
-        chunks[c].keys = packed + chunks[c].at;
-        chunks[c].values = chunks[c].keys + way.keys_size(a->size, chunks[c].context) * a->kv_heads;
+    for (Chunk *chunk = chunks; chunk < chunks + count; chunk++) {
+        chunk->keys = packed;
+        chunk->values = packed + way.keys_size(a, chunk->context) * a->kv_heads;
+        packed = (char *)chunk->values + way.values_size(a, chunk->context) * a->kv_heads;
     }
 #pragma omp parallel if (work > FEW)
     {
@@ -159,10 +163,9 @@ static int attend_chunks(const Attention *a, const long *long_rows, long num_row
 #pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
         for (long n = 0; n < items; n++) {
-            const long item = items - 1 - n; /* the longest first */
+            const long item = items - 1 - n; /* of a head the longest first */
             const Chunk *chunk = chunk_of(chunks, count, item);
-            const long inside = item - chunk->first_item, length = a->starts[chunk->row + 1] - a->starts[chunk->row];
-            way.attend(a, chunk, inside % a->heads, inside / a->heads * way.rows, length);
+            way.attend(a, chunk, item - chunk->first_item);
         }
         way.end();
     }

@@ -6,27 +6,26 @@
 
 typedef struct { /* a row, and where its packed keys and values begin */
     long row, context;
-    size_t at;     /* of the keys, in the workspace */
-    float *keys;   /* [kv_heads][panels of tokens][size][PANEL]; or tiles, see attention_amx.c */
-    float *values; /* [kv_heads][panels of size][tokens][PANEL]; or tiles */
+    void *keys;    /* [kv_heads][panels of tokens][size][PANEL] floats; or tiles, see attention_amx.c */
+    void *values;  /* [kv_heads][panels of size][tokens][PANEL] floats; or tiles */
     long first_item;
 } Chunk;
 
 INLINE long panels_of(long count) { return (count + PANEL - 1) / PANEL; }
 
 #ifdef HAS_TILES
-#define TALL 32 /* queries of an item on the matrix unit */
-
 int gllm_has_matrix_unit(void);
 
-/* Floats of the keys, or of the values, of one key head. */
-size_t tiles_size(long size, long context);
+/* Bytes of the keys, or of the values, of one key head. */
+size_t tiles_size(const Attention *a, long context);
 
 /* The keys and values of a panel of tokens as tiles. */
 void pack_tiles(const Attention *a, const Chunk *chunk, long kv_head, long panel);
 
-/* Query head `head` of TALL queries from `query` on, of the row's `count`. */
-void attend_tiles(const Attention *a, const Chunk *chunk, long head, long query, long count);
+/* Items of a row of so many queries: those of one key head lie side by side, the longest last. */
+long column_tiles(const Attention *a, long length);
+
+void attend_tiles(const Attention *a, const Chunk *chunk, long item);
 
 /* Before and after a thread's calls. */
 void begin_tiles(void);
