@@ -23,6 +23,7 @@ from gllm.config.schema import FrontendConfig
 from gllm.frontend.app import Gateway
 from gllm.frontend.body import parse_object
 from gllm.frontend.errors import ApiError
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.tool_calls.forms import form_in_force
 from gllm.offline import OfflineEngine
 
@@ -72,16 +73,15 @@ async def answer_all(
     engine: OfflineEngine, config: DeploymentConfig, lines: Iterable[bytes], out: BinaryIO
 ) -> "Batch":
     """A line of `out` for each request of `lines`, in their order; runs in the engine's loop."""
+    tool_form = form_in_force(config.frontend, engine.tokenizer.family)
+    # Keys and their budgets are for a server's clients.
+    limits = config.limits.model_copy(
+        update={"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None}
+    )
     gateway = Gateway(
-        engine.text,
-        model=config.model.name,
-        chat_template=engine.template,
-        tool_form=form_in_force(config.frontend, engine.tokenizer.family),
-        # Keys and their budgets are for a server's clients.
-        limits=config.limits.model_copy(
-            update={"requests_per_minute": None, "tokens_per_minute": None, "max_concurrency": None}
-        ),
-        frontend=FrontendConfig(tokenizer_workers=config.frontend.tokenizer_workers),
+        ServedModel(config.model.name, engine.text, engine.template, tool_form),
+        limits,
+        FrontendConfig(tokenizer_workers=config.frontend.tokenizer_workers),
     )
     transport = httpx.ASGITransport(gateway)
     with contextlib.closing(gateway):

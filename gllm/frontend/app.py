@@ -20,12 +20,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gllm.config.schema import FrontendConfig, LimitsConfig
-from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.errors import ApiError, api_error
-from gllm.frontend.generation import TextEngine
 from gllm.frontend.openapi import document_endpoint
 from gllm.frontend.routes import messages, openai, operator, responses, status, tokens
 from gllm.frontend.routes.endpoint import Access, Endpoint
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.service import Service
 from gllm.frontend.streaming import ClientGone
 from gllm.frontend.tenants import Tenants
@@ -38,34 +37,19 @@ CLIENT_CLOSED = 499  # nobody reads it; it is for the log
 
 
 class Gateway:
-    """The ASGI application over one engine.
-
-    model: the name that requests must give. chat_template: None answers chats with 400. tool_form: how
-    the model writes calls of tools, a name of `tool_calls.forms`; None: it is not known. like_vllm:
-    metrics are repeated under vLLM's names.
-    """
+    """The ASGI application over one model. like_vllm: metrics are repeated under vLLM's names."""
 
     def __init__(
         self,
-        text: TextEngine,
-        *,
-        model: str,
-        chat_template: ChatTemplate | None,
+        model: ServedModel,
         limits: LimitsConfig,
-        tool_form: str | None = None,
         frontend: FrontendConfig | None = None,
+        *,
         like_vllm: bool = False,
     ) -> None:
         frontend = frontend or FrontendConfig()
-        self.service = Service(
-            text,
-            model=model,
-            chat_template=chat_template,
-            tool_form=tool_form,
-            limits=limits,
-            tokenizer_workers=frontend.tokenizer_workers,
-        )
-        self._meters = text.engine.meters
+        self.service = Service(model, limits, frontend.tokenizer_workers)
+        self._meters = model.text.engine.meters
         self._tenants = Tenants.of(frontend.api_keys, frontend.admin_api_keys, limits, frontend.num_processes)
         self._meters.on_spent = self._tenants.spend
         self._logs_requests = frontend.log_requests

@@ -13,12 +13,11 @@ from typing import TypeVar
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.answer import Answer, Usage
-from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.choices_answer import ChatAnswer, CompletionAnswer
 from gllm.frontend.echo import Echo, with_echo
-from gllm.frontend.generation import TextEngine
 from gllm.frontend.messages import checked_messages
 from gllm.frontend.params import ParameterError, QueueParams, SamplingParams
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.streaming import merged
 from gllm.frontend.text_offsets import TextOffsets, offsets_in_prompt
 from gllm.frontend.text_output import TextDelta, TextResult
@@ -74,25 +73,14 @@ class Job:
 class Jobs:
     """Makes jobs of bodies and answers of jobs.
 
-    chat_template: None answers chats with an error. tool_form: how the model writes calls of tools, a
-    name of `tool_calls.forms`; None answers chats in which it may with an error. num_threads: tokenizing
-    runs in so many, since a long text must not stop the streams of others.
+    num_threads: tokenizing runs in so many, since a long text must not stop the streams of others.
     """
 
-    def __init__(
-        self,
-        text: TextEngine,
-        *,
-        model: str,
-        chat_template: ChatTemplate | None,
-        tool_form: str | None,
-        limits: LimitsConfig,
-        num_threads: int,
-    ) -> None:
-        self._text = text
-        self._model = model
-        self._template = chat_template
-        self._tool_form = tool_form
+    def __init__(self, model: ServedModel, limits: LimitsConfig, num_threads: int) -> None:
+        self._text = model.text
+        self._model = model.name
+        self._template = model.chat_template
+        self._tool_form = model.tool_form
         self._limits = limits
         self._threads = ThreadPoolExecutor(num_threads, "gllm-tokenizer")
 

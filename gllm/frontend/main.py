@@ -22,6 +22,7 @@ from gllm.frontend.defaults import sampling_defaults
 from gllm.frontend.engine import EngineClient, EngineLost
 from gllm.frontend.families import Family
 from gllm.frontend.generation import TextEngine
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.timed import engine_client
 from gllm.frontend.tokenizer import Tokenizer
 from gllm.frontend.tool_calls.forms import form_in_force
@@ -140,7 +141,7 @@ class Frontend:
 
     async def _start(self, engine: EngineClient) -> bool:
         """Load what is needed while the scheduler comes up; False if told to stop before that."""
-        text, template = await asyncio.to_thread(self._load, engine)
+        model = await asyncio.to_thread(self._load, engine)
         starting = asyncio.ensure_future(engine.start(None))
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -148,19 +149,13 @@ class Frontend:
         if not starting.done():
             starting.cancel()
             return False
-        text.tokenizer.check_fits(starting.result().vocab_size)
-        self._gateway = Gateway(
-            text,
-            model=self._config.model.name,
-            chat_template=template,
-            tool_form=self._tool_form(text.tokenizer.family),
-            limits=self._config.limits,
-            frontend=self._config.frontend,
-            like_vllm=self._config.observability.metrics_compat == "vllm",
-        )
+        model.text.tokenizer.check_fits(starting.result().vocab_size)
+        config = self._config
+        like_vllm = config.observability.metrics_compat == "vllm"
+        self._gateway = Gateway(model, config.limits, config.frontend, like_vllm=like_vllm)
         return True
 
-    def _load(self, engine: EngineClient) -> tuple[TextEngine, ChatTemplate | None]:
+    def _load(self, engine: EngineClient) -> ServedModel:
         model = self._config.model
         try:
             checkpoint = open_checkpoint(model.path, weights=model.load_format != "dummy")
@@ -170,7 +165,8 @@ class Frontend:
         tokenizer.check_fits(checkpoint.vocab_size)
         template = ChatTemplate.find(tokenizer, model.chat_template)
         defaults = sampling_defaults(checkpoint.generation_config, model.generation_config)
-        return TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed, defaults), template
+        text = TextEngine(engine, tokenizer, checkpoint.eos_token_ids, model.seed, defaults)
+        return ServedModel(model.name, text, template, self._tool_form(tokenizer.family))
 
     def _tool_form(self, family: Family | None) -> str | None:
         form = form_in_force(self._config.frontend, family)

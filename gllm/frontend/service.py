@@ -12,10 +12,9 @@ from starlette.responses import Response
 
 from gllm.config.schema import LimitsConfig
 from gllm.frontend.body import read_object
-from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.errors import ApiError, shutting_down
-from gllm.frontend.generation import TextEngine
 from gllm.frontend.jobs import Job, Jobs
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.streaming import EventStream, unless_gone
 
 VERSION = version("gllm")
@@ -24,31 +23,15 @@ VERSION = version("gllm")
 class Service:
     """One model, served.
 
-    model: the name that requests must give. is_draining: no new request is taken.
+    model: its name. is_draining: no new request is taken.
     """
 
-    def __init__(
-        self,
-        text: TextEngine,
-        *,
-        model: str,
-        chat_template: ChatTemplate | None,
-        tool_form: str | None,
-        limits: LimitsConfig,
-        tokenizer_workers: int,
-    ) -> None:
-        self.text = text
-        self.model = model
+    def __init__(self, model: ServedModel, limits: LimitsConfig, tokenizer_workers: int) -> None:
+        self.text = model.text
+        self.model = model.name
         self.limits = limits
         self.created = int(time.time())
-        self.jobs = Jobs(
-            text,
-            model=model,
-            chat_template=chat_template,
-            tool_form=tool_form,
-            limits=limits,
-            num_threads=tokenizer_workers,
-        )
+        self.jobs = Jobs(model, limits, tokenizer_workers)
         self.is_draining = False
 
     async def read(self, request: Request) -> dict[str, object]:

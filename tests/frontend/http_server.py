@@ -18,6 +18,7 @@ from gllm.frontend.chat import ChatTemplate
 from gllm.frontend.engine import EngineClient
 from gllm.frontend.generation import NEUTRAL, TextEngine
 from gllm.frontend.main import HttpServer, listen, url_of
+from gllm.frontend.served_model import ServedModel
 from gllm.frontend.tokenizer import Tokenizer
 
 
@@ -56,14 +57,8 @@ class Deployment:
         self.engine = EngineClient(self.address)
         await self.engine.start(10)
         text = TextEngine(self.engine, self.tokenizer, [], 0, self._sampling_defaults)
-        self.gateway = Gateway(
-            text,
-            model="tiny",
-            chat_template=self._template,
-            limits=self._limits,
-            tool_form=self._tool_form,
-            frontend=self._frontend,
-        )
+        model = ServedModel("tiny", text, self._template, self._tool_form)
+        self.gateway = Gateway(model, self._limits, self._frontend)
         self.http_server = HttpServer(self.gateway, self._started.set)
         serving = asyncio.create_task(self.http_server.serve(sockets=[self.listener]))
         await serving
