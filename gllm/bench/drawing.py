@@ -68,11 +68,7 @@ def offline_throughput(results: Results) -> Figure:
         axes.set_xscale("log", base=2)
         _ticks(axes, counts)
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("Requests at once")
-        axes.set_ylabel("Throughput (output tokens/s)")
-        axes.set_title("Offline throughput")
-        axes.grid(alpha=0.25)
-        axes.legend()
+        _named(axes, "Offline throughput", "Requests at once", "Throughput (output tokens/s)")
     return figure
 
 
@@ -95,11 +91,7 @@ def latency_over_rate(results: Results) -> Figure:
             axes.set_ylim(shortest / 1.3, longest * 1.3)
         else:
             axes.set_ylim(bottom=0)
-        axes.set_xlabel("Request rate (requests/s)")
-        axes.set_ylabel("Average latency (s)")
-        axes.set_title("Latency under load")
-        axes.grid(alpha=0.25)
-        axes.legend()
+        _named(axes, "Latency under load", "Request rate (requests/s)", "Average latency (s)")
     return figure
 
 
@@ -245,6 +237,14 @@ def _colour(span: Span) -> str:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _named(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.grid(alpha=0.25)
+    axes.legend()
 
 
 def _line(axes: Axes, name: str, points: dict[Any, float]) -> None:

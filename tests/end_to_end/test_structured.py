@@ -128,16 +128,6 @@ def test_any_object_and_an_answer_cut_by_its_length(client: openai.OpenAI) -> No
 
 
 def test_pydantic_models_come_back_parsed(client: openai.OpenAI) -> None:
-    from pydantic import BaseModel, Field
-
-    class Item(BaseModel):
-        name: str = Field(max_length=8)
-        count: int = Field(ge=1, le=20)
-
-    class Basket(BaseModel):
-        items: list[Item] = Field(min_length=1, max_length=3)
-        is_paid: bool
-
     chat = client.chat.completions.parse(
         model=MODEL,
         messages=[{"role": "user", "content": "a basket"}],

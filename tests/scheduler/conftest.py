@@ -1,4 +1,6 @@
-"""The fixture `make`: engines that a test steps by hand."""
+"""Engines that a test steps by hand, and where a recording goes."""
+
+from pathlib import Path
 
 import pytest
 from by_hand import Engine, Make
@@ -11,6 +13,12 @@ from gllm.scheduler.intake import Limits
 from gllm.scheduler.policy import Fcfs, Policy
 
 VOCAB_SIZE = 97
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Of a recording; nothing is there yet."""
+    return tmp_path / "run.glr"
 
 
 @pytest.fixture

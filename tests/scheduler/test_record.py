@@ -32,11 +32,6 @@ from gllm.scheduler.recording import (
 from gllm.scheduler.replay import Replay
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "run.glr"
-
-
 def make_core() -> Scheduler:
     return Scheduler(Limits(4, 16, 99, 999, 2, True), Fcfs(), WorkerReady(1, 20, 4, 4, 16, 40, 50))
 

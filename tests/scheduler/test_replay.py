@@ -34,11 +34,6 @@ from gllm.scheduler.replay import Answer, Differs, Replay
 from gllm.scheduler.state_text import state_text
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "run.glr"
-
-
 def replayed(file: Path) -> Replay:
     run = Replay(open_recording(file))
     run.run()

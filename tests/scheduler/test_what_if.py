@@ -15,11 +15,6 @@ from gllm.what_if.history import History
 from gllm.what_if.text import Numbers
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "run.glr"
-
-
 def lives(history: History) -> list[tuple[float | None, ...]]:
     """When each output came, began, had its first token and ended, to the microsecond."""
     return [
