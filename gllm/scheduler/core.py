@@ -20,7 +20,6 @@ from collections.abc import Sequence as Sequenced
 
 from gllm.protocol.messages import (
     Cached,
-    Finished,
     FinishReason,
     Mask,
     RejectCode,
@@ -270,7 +269,7 @@ class Scheduler:
         """The last row of `message` is the sequence's last token."""
         num_prompt = sequence.num_prompt_tokens
         self.running.growth.observe(len(sequence.tokens) - num_prompt, sequence.max_len - num_prompt)
-        message.finished.append(_finished(len(message.tokens) - 1, sequence, reason, now))
+        message.finished.append(sequence.finished(len(message.tokens) - 1, reason, now))
         self._end(sequence)
 
     def _end(self, sequence: Sequence) -> None:
@@ -284,18 +283,3 @@ class Scheduler:
         if not self._requests[key]:
             del self._requests[key]
             self._deadlines.drop(key)
-
-
-def _finished(row: int, sequence: Sequence, reason: FinishReason, now: float) -> Finished:
-    """How the life of a sequence went that ends now."""
-    arrived, began, first = sequence.arrived_at, sequence.began_at, sequence.first_token_at
-    assert began is not None
-    assert first is not None
-    return Finished(
-        row=row,
-        reason=reason,
-        num_preemptions=sequence.num_preemptions,
-        queue_s=max(began - arrived, 0.0),
-        prefill_s=max(first - began, 0.0),
-        decode_s=max(now - first, 0.0),
-    )

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-from gllm.protocol.messages import PassedOver, Sampling
+from gllm.protocol.messages import Finished, FinishReason, PassedOver, Sampling
 from gllm.scheduler.prefix import PrefixKeys
 
 NO_SLOT = -1
@@ -65,6 +65,20 @@ class Sequence:
         self.num_planned_tokens = 0
         self.num_committed_tokens = 0
         self.num_pending_tokens = 0
+
+    def finished(self, row: int, reason: FinishReason, now: float) -> Finished:
+        """How its life went that ends now, with token `row` of a message."""
+        began, first = self.began_at, self.first_token_at
+        assert began is not None
+        assert first is not None
+        return Finished(
+            row=row,
+            reason=reason,
+            num_preemptions=self.num_preemptions,
+            queue_s=max(began - self.arrived_at, 0.0),
+            prefill_s=max(first - began, 0.0),
+            decode_s=max(now - first, 0.0),
+        )
 
     def check(self) -> None:
         """Raise unless the clocks are in order."""
