@@ -11,7 +11,7 @@ import zmq
 
 from gllm.process import PLANS, RESULTS, Child
 from gllm.protocol.channel import Channel
-from gllm.protocol.messages import StepPlan, StepResult, Stop, WorkerReady
+from gllm.protocol.messages import StepPlan, StepResult, WorkerReady
 from gllm.protocol.wire import Column
 
 
@@ -54,11 +54,9 @@ class PlanLoop:
         poller.register(self._child.control.socket, zmq.POLLIN)
         self._child.ready()
         self._free_since_ns = time.monotonic_ns()
-        while True:
+        while not self._child.is_told_to_stop():
             plan = self._plans.receive(timeout_s=0)
             if plan is None:
-                if isinstance(self._child.told(), Stop):
-                    return
                 poller.poll()
                 continue
             assert isinstance(plan, StepPlan)

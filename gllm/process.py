@@ -21,7 +21,7 @@ import zmq
 
 from gllm.config import DeploymentConfig
 from gllm.protocol.channel import Channel, endpoint, hello
-from gllm.protocol.messages import Failed, Message, Ready, Role
+from gllm.protocol.messages import Failed, Message, Ready, Role, Stop
 
 CONFIG_FILE = "config.json"
 CONTROL = "control"  # launcher ROUTER <-> children DEALER
@@ -77,9 +77,13 @@ class Child:
         """Tell the launcher that this child serves."""
         self.control.send(Ready(detail))
 
-    def told(self, timeout_s: float = 0.0) -> Message | None:
+    def told(self) -> Message | None:
         """What the launcher said, if anything."""
-        return self.control.receive(timeout_s)
+        return self.control.receive(timeout_s=0)
+
+    def is_told_to_stop(self) -> bool:
+        """Whether the launcher says stop, for children that hear nothing else; takes a microsecond."""
+        return bool(self.control.socket.poll(0)) and isinstance(self.told(), Stop)
 
     def close(self) -> None:
         self.control.close()

@@ -24,7 +24,6 @@ from gllm.protocol.messages import (
     StatsRequest,
     StepPlan,
     StepResult,
-    Stop,
     Submit,
     WorkerFailed,
     WorkerReady,
@@ -73,7 +72,7 @@ class SchedulerProcess:
         with recorded(core, self.child.config.observability) as self.core:
             self.poller.register(self.frontends.socket, zmq.POLLIN)
             self.child.ready()
-            while not self._told_to_stop():
+            while not self.child.is_told_to_stop():
                 self._take_requests()
                 self._commit_finished_steps()
                 self._expire()
@@ -84,7 +83,7 @@ class SchedulerProcess:
         """The worker's first words; None if the launcher says stop before."""
         # Frontends that are early wait in their socket: without a worker there are no limits to tell.
         self.poller.unregister(self.frontends.socket)
-        while not self._told_to_stop():
+        while not self.child.is_told_to_stop():
             self.poller.poll()
             while (message := self.results.receive(timeout_s=0)) is not None:
                 if isinstance(message, WorkerReady):
@@ -98,9 +97,6 @@ class SchedulerProcess:
         """The worker's two connections are made one by one: its word may come before its ear."""
         if not self.plans.socket.poll(CONNECT_TIMEOUT_S * 1000, zmq.POLLOUT):
             raise StartError(f"the worker did not connect for plans within {CONNECT_TIMEOUT_S} s")
-
-    def _told_to_stop(self) -> bool:
-        return isinstance(self.child.told(), Stop)
 
     def _take_requests(self) -> None:
         """Submissions, cancels and questions of every frontend."""

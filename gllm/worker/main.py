@@ -16,7 +16,7 @@ import zmq
 from gllm.checkpoint import CheckpointError
 from gllm.process import PLANS, RESULTS, Child, StartError, run_child
 from gllm.protocol.channel import Channel, hello
-from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, Stop, WorkerFailed, WorkerReady
+from gllm.protocol.messages import Hello, Role, StepPlan, StepResult, WorkerFailed, WorkerReady
 from gllm.protocol.wire import INT32_MAX, ProtocolError
 from gllm.timeline import drawn
 from gllm.worker.timed import WorkerLane
@@ -58,16 +58,13 @@ def serve(
     poller.register(child.control.socket, zmq.POLLIN)
     poller.register(under_way.woken, zmq.POLLIN)
     idle_since = time.monotonic_ns()
-    while True:
+    while not child.is_told_to_stop():
         # A plan too early stays in its socket. One that is there is run without asking the poller, which
-        # is time between two steps: the other sockets wait for the few plans in flight at most.
+        # is time between two steps.
         plan = _take(plans, child.epoch) if under_way.has_room else None
         if plan is None:
             poller.register(plans.socket, zmq.POLLIN if under_way.has_room else 0)
-            readable = dict(poller.poll())
-            if child.control.socket in readable and isinstance(child.told(), Stop):
-                return
-            if under_way.woken.fileno() in readable:
+            if under_way.woken.fileno() in dict(poller.poll()):
                 under_way.hush()
         else:
             start = time.monotonic_ns()

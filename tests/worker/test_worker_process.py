@@ -32,6 +32,7 @@ from gllm.protocol.wire import column
 
 EPOCH = 3
 TIMEOUT_S = 60
+NUM_WAITING = 3000  # plans, which take seconds
 
 
 class World:
@@ -120,6 +121,21 @@ def test_a_worker_says_its_limits_computes_plans_and_stops_when_told(world: Worl
     assert results[0].idle_ns > 0
     world.control.send(world.peer, Stop())
     assert world.process.wait(TIMEOUT_S) == 0
+
+
+def test_a_worker_stops_between_two_steps_though_plans_wait(world: World) -> None:
+    world.start()
+    tokens, pages = [5] * 64, list(range(16))
+    for step in range(NUM_WAITING):
+        admits, released = [admit(0, tokens, pages)], column([0] if step else [])
+        world.plans.send(plan(step, [0], counts=(64,), admits=admits, released=released))
+    assert isinstance(world.result(), StepResult)
+    world.control.send(world.peer, Stop())
+    assert world.process.wait(TIMEOUT_S) == 0
+    num_answered = 1
+    while world.results.receive(0.2) is not None:
+        num_answered += 1
+    assert num_answered < NUM_WAITING / 2
 
 
 def test_a_worker_without_plans_takes_no_processor_time(world: World) -> None:
