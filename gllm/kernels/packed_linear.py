@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gllm.kernels import large_pages
+from gllm.kernels.coded_weight import STEP, Weight, coded
 from gllm.kernels.formats import Formats
 from gllm.kernels.native.library import library
 
@@ -21,7 +22,6 @@ native = cast(ctypes.CDLL, library())
 HAS_MATRIX_UNIT = bool(native.gllm_has_matrix_unit())
 PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
 LANES = PANEL // 2
-STEP = 32  # inputs that the matrix unit takes at once
 # Weights are read in any of TYPES; what they multiply becomes three bfloat16 parts, or a float32.
 FORMATS = Formats(weights=tuple(TYPES), packed_itemsize=6 if HAS_MATRIX_UNIT else 4)
 
@@ -34,28 +34,30 @@ class OutOfMemoryError(MemoryError):
 class PackedLinear:
     """x @ weight.T * scale + bias; with is_gated silu of the first half of the outputs times the second half.
 
-    weight: panels of PANEL outputs, [panels, in, PANEL], or of pairs of inputs for the matrix unit,
-    [panels, in / 2, PANEL, 2]; bias, scale: float32 [panels * PANEL] or none.
+    weight: panels of PANEL outputs, [panels, in, PANEL], or what the matrix unit takes; bias, scale: float32
+    [panels * PANEL] or none.
     """
 
-    weight: Tensor
+    weight: Tensor | Weight
+    stored_dtype: torch.dtype  # of the weight, one of TYPES
     bias: Tensor | None
     scale: Tensor | None
     num_outputs: int
     is_gated: bool
-    on_matrix_unit: bool
-    is_rounded: bool  # x, to bfloat16
+    is_rounded: bool  # x, to bfloat16; on the matrix unit alone
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, size = x.shape
         y = torch.empty((rows, self.num_outputs // 2 if self.is_gated else self.num_outputs))
-        multiply = native.gllm_linear
-        if self.on_matrix_unit:
+        if isinstance(self.weight, Tensor):
+            multiply, address = native.gllm_linear, self.weight.data_ptr()
+        else:
             multiply = native.gllm_linear_amx_rounded if self.is_rounded else native.gllm_linear_amx
+            address = self.weight.address
         failed = multiply(
             x.data_ptr(),
-            self.weight.data_ptr(),
-            TYPES[self.weight.dtype],
+            address,
+            TYPES[self.stored_dtype],
             None if self.bias is None else self.bias.data_ptr(),
             None if self.scale is None else self.scale.data_ptr(),
             y.data_ptr(),
@@ -92,17 +94,26 @@ def packed(
     def by_output(column: Tensor | None) -> Tensor | None:
         return None if column is None else _panels(column.float()[:, None], is_gated)[..., 0].reshape(-1)
 
-    panels = _panels(weight, is_gated)
-    if on_matrix_unit:
-        if panels.shape[-1] % STEP:  # torch copies a weight even where it adds nothing
-            panels = F.pad(panels, (0, -panels.shape[-1] % STEP))
-        panels = panels.reshape(*panels.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)
-    else:  # of 16 bits the halves are interleaved, as linear.c wants them
-        panels = panels.permute((0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2))
-    room = large_pages.take(panels.numel() * weight.itemsize)
-    copied = room.view(weight.dtype).view(panels.shape).copy_(panels)
+    made: Tensor | Weight
+    if not on_matrix_unit:  # of 16 bits the halves are interleaved, as linear.c wants them
+        made = _copied(
+            _panels(weight, is_gated).permute(
+                (0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2)
+            )
+        )
+    elif weight.dtype == torch.int8:
+        padded = F.pad(_panels(weight, is_gated), (0, -weight.shape[1] % STEP))
+        made = Weight(_copied(padded.reshape(*padded.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)))
+    else:
+        num_panels = -(-len(weight) // PANEL)
+        made = coded(weight, TYPES[weight.dtype], num_panels, is_gated=is_gated)
     columns = by_output(bias), by_output(scale)
-    return PackedLinear(copied, *columns, len(weight), is_gated, on_matrix_unit, is_rounded)
+    return PackedLinear(made, weight.dtype, *columns, len(weight), is_gated, is_rounded)
+
+
+def _copied(panels: Tensor) -> Tensor:
+    room = large_pages.take(panels.nbytes)
+    return room.view(panels.dtype).view(panels.shape).copy_(panels)
 
 
 def _panels(rows: Tensor, is_gated: bool) -> Tensor:

@@ -44,7 +44,7 @@ def test_what_is_kept_in_16_bits_counts_so_in_the_memory_plan(tmp_path: Path) ->
         decoder = load_model(
             open_checkpoint(path), torch.float32, torch.device("cpu"), operators("cpu", torch.float32)
         )
-        assert decoder.lm_head.weight.dtype == dtype
+        assert decoder.lm_head.stored_dtype == dtype
         assert decoder.embed.weight.dtype == torch.float32
     facts = look_through(options).facts
     embedding = facts.vocab_size * facts.hidden_size

@@ -41,7 +41,14 @@ INLINE __m512i rounded_row(__m512 a, __m512 b) { return (__m512i)_mm512_cvtne2ps
 /* Of a vector's 16 elements the first `count`, which may be more or less than there are. */
 INLINE __mmask16 first_lanes(long count) { return count >= 16 ? 0xffff : count > 0 ? (1 << count) - 1 : 0; }
 
-/* Bytes of a panel's weights for two inputs, [PANEL][2]. */
-INLINE long pair_bytes(int type) { return 2 * PANEL * bytes_of(type); }
+/* STEP inputs of a row that has `left` more become rows of tiles, `tile` bytes apart: three parts, or rounded one. */
+INLINE void split_step(const float *x, long left, int parts, long tile, char *to) {
+    const __m512 a = _mm512_maskz_loadu_ps(first_lanes(left), x);
+    const __m512 b = _mm512_maskz_loadu_ps(first_lanes(left - 16), x + 16);
+    if (parts == 3)
+        split(a, b, to, tile);
+    else
+        _mm512_store_si512(to, rounded_row(a, b));
+}
 
 #endif

@@ -4,48 +4,24 @@
 #ifndef GLLM_AMX_PRODUCT_H
 #define GLLM_AMX_PRODUCT_H
 
-#include "amx.h"
+#include "coded.h"
 
-#define BLOCK_STEPS 2     /* of a panel's weights that are split while those before are multiplied */
-#define NEAR 512          /* bytes between what is split and what is asked for into the first cache */
-#define FAR 3072          /* and into the second */
+#define BLOCK_STEPS 2 /* of a panel's weights that are decoded while those before are multiplied */
 
-INLINE int parts_of(int type) { return type == FLOAT32 ? 3 : 1; }
-
-/* Bytes of the weights of one step of a panel, as tiles: [2 halves][parts][16][32]. */
-INLINE long step_bytes(int type) { return 2 * parts_of(type) * TILE_BYTES; }
-
-/* The weights of a panel for two inputs, [PANEL][2], become a row of its tiles; those in bfloat16 are tiles already. */
-INLINE void split_weights(int type, const char *from, char *to) {
-    for (long i = 0; i < pair_bytes(type); i += 64) {
-        _mm_prefetch(from + NEAR + i, _MM_HINT_T0);
-        _mm_prefetch(from + FAR + i, _MM_HINT_T1);
-    }
-    if (type == FLOAT32) {
-        const float *w = (const float *)from;
-        split(_mm512_loadu_ps(w), _mm512_loadu_ps(w + 16), to, TILE_BYTES);
-        split(_mm512_loadu_ps(w + 32), _mm512_loadu_ps(w + 48), to + 3 * TILE_BYTES, TILE_BYTES);
-    } else if (type == INT8)
-        for (int half = 0; half < 2; half++) {
-            const __m128i *w = (const __m128i *)(from + 32 * half);
-            const __m512 a = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(w)));
-            const __m512 b = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(w + 1)));
-            _mm512_store_si512(to + half * TILE_BYTES, high_of(a, b));
-        }
-}
-
-/* What is done of the next block's weights while this one is multiplied: `share` pairs at a time. */
+/* What is done of the next block's weights while this one is multiplied: `share` groups at a time. */
 typedef struct {
-    const char *from;
+    const Weight *weight;
+    long block;
     char *to;
-    long pair, pairs, share;
-} Splitting;
+    long group, groups, share;
+} Decoding;
 
-INLINE void go_on(int type, Splitting *next, long share) {
-    const long end = next->pair + share < next->pairs ? next->pair + share : next->pairs;
-    for (; next->pair < end; next->pair++)
-        split_weights(type, next->from + next->pair * pair_bytes(type),
-                      next->to + next->pair / TILE_ROWS * step_bytes(type) + next->pair % TILE_ROWS * 64);
+INLINE void go_on(int type, Decoding *next, long share) {
+    const long end = next->group + share < next->groups ? next->group + share : next->groups;
+    for (; next->group < end; next->group++) {
+        const long step = next->group / GROUPS, group = next->group % GROUPS;
+        decode(type, next->weight, next->block + step, group, group + 1, next->to + step * tiles_bytes(type));
+    }
 }
 
 /* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. */
@@ -55,16 +31,11 @@ INLINE void load_x(int tall, const char *first, const char *second, int part) {
 }
 
 INLINE void load_weights(int type, const char *w, int part) {
-    if (type == BFLOAT16) {
-        _tile_loadd(6, w, 128);
-        _tile_loadd(7, w + 64, 128);
-    } else {
-        _tile_loadd(6, w + part * TILE_BYTES, 64);
-        _tile_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, 64);
-    }
+    _tile_loadd(6, w + part * TILE_BYTES, 64);
+    _tile_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, 64);
 }
 
-INLINE void multiply(int type, int tall, Splitting *next) {
+INLINE void multiply(int type, int tall, Decoding *next) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (tall) {
@@ -77,7 +48,7 @@ INLINE void multiply(int type, int tall, Splitting *next) {
 /* One or two tiles of rows, times `steps` steps of weights. x: [tiles][BLOCK_STEPS][x_parts][16][32];
  * sums: [rows][PANEL]. */
 INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const char *w, long steps, float *sums,
-                           int is_first, int is_loaded, int is_stored, Splitting *next) {
+                           int is_first, int is_loaded, int is_stored, Decoding *next) {
     if (is_first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -95,7 +66,7 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
     }
     for (long step = 0; step < steps; step++) {
         const char *first = x + step * x_parts * TILE_BYTES, *second = first + BLOCK_STEPS * x_parts * TILE_BYTES;
-        const char *own = w + step * step_bytes(type);
+        const char *own = w + step * tiles_bytes(type);
         load_weights(type, own, 0);
         if (x_parts == 3) { /* the smallest products first; from one to the next, one side changes */
             load_x(tall, first, second, 2);

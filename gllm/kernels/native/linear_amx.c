@@ -8,7 +8,7 @@
  * An element is the sum over STEPs of inputs in order, whatever the number of rows: to the bit, a row's result does
  * not depend on who shares its batch. Knows nothing of layers.
  */
-#include "linear_row.h"
+#include "linear_few.h"
 
 #ifdef HAS_TILES
 #include <omp.h>
@@ -24,7 +24,7 @@
 
 /* Rows [start, end) by panels [first, last), for steps [from, to). */
 typedef struct {
-    const void *weight;
+    const Weight *weight;
     long steps; /* of the whole weight */
     const char *x; /* blocks of [row_tiles][BLOCK_STEPS][x_parts][16][32] */
     long row_tiles, start, end, first, last, from, to;
@@ -33,20 +33,20 @@ typedef struct {
 } Part;
 
 INLINE void multiply_part(int type, int x_parts, const Part *part) {
-    char split_tiles[2][BLOCK_STEPS * 6 * TILE_BYTES] __attribute__((aligned(64)));
+    char decoded[2][BLOCK_STEPS * 6 * TILE_BYTES] __attribute__((aligned(64)));
     const long x_tile = BLOCK_STEPS * x_parts * TILE_BYTES, blocks = (part->to - part->from + BLOCK_STEPS - 1) / BLOCK_STEPS;
     const long tiles = (part->end - part->start + TILE_ROWS - 1) / TILE_ROWS;
     const long products = (x_parts == 1 ? 1 : type == FLOAT32 ? 6 : 3) * ((tiles + 1) / 2) * BLOCK_STEPS;
     const int is_kept = tiles <= 2; /* in the unit, until a panel's last block */
-    Splitting next = {.share = (BLOCK_STEPS * TILE_ROWS + products - 1) / products};
+    Decoding next = {.weight = part->weight, .share = (BLOCK_STEPS * GROUPS + products - 1) / products};
     for (long n = -1; n < (part->last - part->first) * blocks; n++) {
-        const char *weights = type == BFLOAT16 ? next.from : next.to; /* of block n */
+        const char *weights = next.to; /* of block n */
         const long panel = part->first + (n + 1) / blocks, step = part->from + (n + 1) % blocks * BLOCK_STEPS;
         const long steps = part->to - step < BLOCK_STEPS ? part->to - step : BLOCK_STEPS;
-        next.pair = 0;
-        next.pairs = panel < part->last ? steps * TILE_ROWS : 0;
-        next.from = (const char *)part->weight + (panel * part->steps + step) * TILE_ROWS * pair_bytes(type);
-        next.to = split_tiles[(n + 1) % 2];
+        next.group = 0;
+        next.groups = panel < part->last ? steps * GROUPS : 0;
+        next.block = panel * part->steps + step;
+        next.to = decoded[(n + 1) % 2];
         if (n >= 0) {
             const long block = n % blocks, now = part->from + block * BLOCK_STEPS;
             const long steps_now = part->to - now < BLOCK_STEPS ? part->to - now : BLOCK_STEPS;
@@ -63,7 +63,7 @@ INLINE void multiply_part(int type, int x_parts, const Part *part) {
             if (part->outputs && block + 1 == blocks)
                 finish(part->outputs, part->first + n / blocks, part->start, part->end, sums);
         }
-        go_on(type, &next, next.pairs); /* what is left */
+        go_on(type, &next, next.groups); /* what is left */
     }
 }
 
@@ -77,15 +77,9 @@ static void multiply_any_part(int type, int x_parts, const Part *part) {
 
 /* A row of x, [in], in three parts or rounded to one; `first` is its place in the first block, zeros are put behind its end. */
 static void split_row(const float *x, long in, int parts, long block_bytes, char *first) {
-    for (long k = 0; k < in; k += STEP) {
-        const long step = k / STEP;
-        const __mmask16 some = first_lanes(in - k), others = first_lanes(in - k - 16);
+    for (long step = 0; step * STEP < in; step++) {
         char *to = first + step / BLOCK_STEPS * block_bytes + step % BLOCK_STEPS * parts * TILE_BYTES;
-        const __m512 a = _mm512_maskz_loadu_ps(some, x + k), b = _mm512_maskz_loadu_ps(others, x + k + 16);
-        if (parts == 3)
-            split(a, b, to, TILE_BYTES);
-        else
-            _mm512_store_si512(to, rounded_row(a, b));
+        split_step(x + step * STEP, in - step * STEP, parts, TILE_BYTES, to);
     }
 }
 
@@ -97,7 +91,7 @@ int gllm_has_matrix_unit(void) {
     return answer;
 }
 
-static int multiply_rows(const float *x, const void *weight, int type, const float *bias, const float *scale, float *y,
+static int multiply_rows(const float *x, const Weight *weight, int type, const float *bias, const float *scale, float *y,
                          long rows, long in, long out, int is_gated, int parts) {
     if (!rows) return 0;
     static Workspace x_space, sums_space;
@@ -106,7 +100,7 @@ static int multiply_rows(const float *x, const void *weight, int type, const flo
     const long row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, tile_bytes = BLOCK_STEPS * parts * TILE_BYTES;
     const long panels = (out + PANEL - 1) / PANEL, row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const Outputs outputs = {bias, scale, y, out, is_gated ? out / 2 : out, is_gated};
-    if (rows == 1) return multiply_row(x, weight, type, parts, in, &outputs);
+    if (rows <= TILE_ROWS) return multiply_few(x, weight, type, parts, rows, in, &outputs);
     long group = GROUP;
     while (group > 1 && row_blocks * panels < 4 * group * threads) group /= 2;
     const long groups = (panels + group - 1) / group, sums_of_panel = BLOCK_ROWS * PANEL;

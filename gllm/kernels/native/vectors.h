@@ -18,7 +18,7 @@
 #endif
 
 /* A matrix unit (AMX) that may be used once the system permits it. */
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__linux__)
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__AVX512VBMI__) && defined(__linux__)
 #define HAS_TILES
 #endif
 
