@@ -35,7 +35,7 @@ TINY: dict[str, Any] = LLAMA3_8B | {
     "vocab_size": 96,
     "hidden_size": 64,
     "intermediate_size": 96,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,

@@ -36,7 +36,7 @@ def generate(machine: Machine, found: dict[str, Tokens], cuda_graphs: bool) -> N
 
 
 def tokens_of(machine: Machine, runner: ModelRunner, numbers: list[int]) -> Tokens:
-    length, count = (9, 6) if machine.is_dry else (PROMPT, OUTPUT)
+    length, count = (9, 4) if machine.is_dry else (PROMPT, OUTPUT)
     engine = Engine(runner, 2)
     for number in numbers:
         engine.submit(prompt(number, length, runner.slots.vocab_size), count)
