@@ -13,7 +13,7 @@ from torch import Tensor
 from gllm.kernels import cpu
 from gllm.kernels.native.library import library
 from gllm.kernels.packed_linear import FORMATS as FORMATS
-from gllm.kernels.packed_linear import TYPES, OutOfMemoryError
+from gllm.kernels.packed_linear import HAS_MATRIX_UNIT, TYPES, OutOfMemoryError
 from gllm.kernels.packed_linear import gated_linear as gated_linear
 from gllm.kernels.packed_linear import linear as linear
 from gllm.kernels.reference import group_rows as group_rows
@@ -100,6 +100,7 @@ def paged_attention(
     groups: None = None,
 ) -> Tensor:
     del groups
+    assert v_pages.dtype == torch.float32 or HAS_MATRIX_UNIT
     tokens, heads, size = q.shape
     out = torch.empty((tokens, heads, size))
     failed = native.gllm_attention(

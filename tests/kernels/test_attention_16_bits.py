@@ -1,4 +1,4 @@
-"""Attention of prompts over pages of 16 bits in C: queries and weights are rounded to them, nothing else is;
+"""Attention over pages of 16 bits in C: queries and weights are rounded to them, nothing else is;
 and no row depends on who shares its batch or on how its prompt was cut."""
 
 import random
@@ -81,7 +81,6 @@ def test_attention_errs_by_no_more_than_rounded_weights_and_alone_as_in_a_batch(
     print("seed", seed)
     draw = random.Random(seed)
     rows = random_rows(seed, draw.randint(1, 8), draw.choice([3, 40, 300]))
-    rows = [(before, max(2, count)) for before, count in rows]
     case = make(rows, heads, head_dim, page_size=draw.choice([1, 4, 16]), seed=seed)
     got = attend(case)
     expected, bound = exact(case)
@@ -102,14 +101,29 @@ def test_a_prompt_attends_to_the_bit_alike_in_one_chunk_and_in_several(heads: tu
         torch.testing.assert_close(attend(part), together[start:end], **EXACT)
 
 
+@pytest.mark.parametrize("page_size", [4, 16])
+@pytest.mark.parametrize(("heads", "head_dim"), HEADS)
+def test_a_token_alone_attends_to_the_bit_as_in_its_prompt(
+    heads: tuple[int, int], head_dim: int, page_size: int
+) -> None:
+    whole = make([(0, 600)], heads, head_dim, page_size=page_size)
+    together = attend(whole)
+    places = torch.tensor([0, 1, 15, 31, 32, 33, 100, 254, 255, 256, 257, 300, 511, 512, 599])
+    starts, tables = torch.arange(len(places) + 1).int(), whole.page_table.repeat(len(places), 1)
+    alone = Case(whole.q[places], whole.k_pages, whole.v_pages, tables, places.int(), starts)
+    torch.testing.assert_close(attend(alone), together[places], **EXACT)
+    for index in range(len(places)):
+        torch.testing.assert_close(attend(alone.row(index)), together[places[index : index + 1]], **EXACT)
+
+
 def test_a_long_context_errs_by_no_more_than_a_short_one() -> None:
-    case = make([(2999, 20), (500, 3)], (6, 2), 64)
+    case = make([(2999, 20), (500, 3), (2999, 1), (40, 1)], (6, 2), 64)
     expected, bound = exact(case)
     assert ((attend(case) - expected).abs() <= bound + SUMS).all()
 
 
 def test_equal_values_are_their_own_mean_whatever_the_weights() -> None:
-    case = make([(0, 300), (40, 20)], (6, 2), 64)
+    case = make([(0, 300), (40, 20), (300, 1)], (6, 2), 64)
     equal = torch.randn(64).bfloat16()
     got = attend(replace(case, v_pages=equal.expand(case.v_pages.shape).contiguous()))
     torch.testing.assert_close(got, equal.float().expand(got.shape), atol=1e-6, rtol=1e-6)
@@ -117,7 +131,7 @@ def test_equal_values_are_their_own_mean_whatever_the_weights() -> None:
 
 @pytest.mark.parametrize("magnitude", [0.0, 40.0])
 def test_scores_that_are_all_equal_or_far_apart_are_weighed(magnitude: float) -> None:
-    case = make([(0, 300), (600, 20)], (6, 2), 64)
+    case = make([(0, 300), (600, 20), (600, 1)], (6, 2), 64)
     case = replace(case, q=case.q * magnitude)
     expected, bound = exact(case)
     assert ((attend(case) - expected).abs() <= bound + SUMS).all()

@@ -35,6 +35,22 @@ INLINE void split(__m512 a, __m512 b, char *to, long step) {
     _mm512_store_si512(to + 2 * step, high_of(a, b));
 }
 
+/* Rows, and bytes of a row, of each tile. */
+INLINE void configure_tiles(const int rows[8], const int bytes[8]) {
+    struct __attribute__((packed)) {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes_of_row[16];
+        uint8_t rows[16];
+    } tiles = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        tiles.bytes_of_row[i] = bytes[i];
+        tiles.rows[i] = rows[i];
+    }
+    /* gcc 12 believes that only 8 bytes are read, and may drop the others. */
+    __asm__ volatile("" : : "r"(&tiles) : "memory");
+    _tile_loadconfig(&tiles);
+}
+
 /* 32 floats to the nearest bfloat16: a row of a tile. */
 INLINE __m512i rounded_row(__m512 a, __m512 b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
 

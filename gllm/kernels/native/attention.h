@@ -10,11 +10,13 @@
 
 #include "tile.h"
 
+#define SPLIT 256 /* tokens that are weighed at once, counted from the start of a sequence */
+
 typedef struct {
     const float *q; /* [tokens, heads, size], a token every q_step */
     long q_step;
     const void *k_pages, *v_pages; /* [pages, page_size, kv_heads, size] of `type` */
-    int type;                      /* FLOAT32 or BFLOAT16 */
+    int type;                      /* FLOAT32; BFLOAT16 on a matrix unit only */
     long page_size, kv_heads, heads, size;
     const int32_t *table; /* [rows, table_step] */
     long table_step;
@@ -30,6 +32,8 @@ int attend_decodes(const Attention *a, const long *rows, long count);
 /* Rows of several queries, `count` of them. Returns 1 if memory is short. */
 int attend_prompts(const Attention *a, const long *rows, long count);
 
+INLINE long panels_of(long count) { return (count + PANEL - 1) / PANEL; }
+
 /* Room for so many floats, until it is asked for again; NULL if memory is short. One caller at a time. */
 float *workspace(size_t floats);
 
@@ -44,16 +48,11 @@ INLINE void locate(const Attention *a, const void *pages, long row, long first, 
     }
 }
 
-/* Elements [at, at + LANES) of what begins at `place`, of which only `count` are there; the others are 0. */
-INLINE vec stored(int type, const char *place, long at, long count) {
+/* Floats [at, at + LANES) of what begins at `place`, of which only `count` are there; the others are 0. */
+INLINE vec stored(const char *place, long at, long count) {
     vec x = {0};
-    ushorts halves = {0};
-    if (type == FLOAT32) {
-        memcpy(&x, place + 4 * at, 4 * count);
-        return x;
-    }
-    memcpy(&halves, place + 2 * at, 2 * count);
-    return (vec)(__builtin_convertvector(halves, uvec) << 16);
+    memcpy(&x, place + 4 * at, 4 * count);
+    return x;
 }
 
 /* exp(scores - their new maximum) in place, of `count` scores with room for a whole vector; the sum so far

@@ -1,14 +1,13 @@
 /* Attention of prompts on the matrix unit (AMX): keys and values become tiles once for all queries of a row.
  *
  * Scores are keys times queries, and outputs values times weights: both are computed with a column for each query, and
- * keys and values on the left. Blocks of KEYS keys begin at the start of the sequence, each has a maximum of its own, and a
+ * keys and values on the left. Blocks of SPLIT keys begin at the start of the sequence, each has a maximum of its own, and a
  * weight of what a query does not see is 0: its result depends neither on who shares its batch nor on how the prompt was
  * cut.
  */
 #include "attention_prompt.h"
 
 #ifdef HAS_TILES
-#include "amx_product.h"
 #include "attention_amx.h"
 
 INLINE int parts_of_pages(const Attention *a) { return a->type == FLOAT32 ? 3 : 1; }
@@ -143,32 +142,7 @@ INLINE void product(int parts, int wide, const char *stored, long stored_step, c
     }
 }
 
-/* Queries of up to 16 columns: [steps][parts][16 pairs][16 columns][2]. */
-INLINE void put_queries(int parts, const float *const *places, long count, long size, char *to) {
-    for (long d = 0; d < size; d += STEP) {
-        __m512i rows[parts][16];
-        for (long i = 0; i < 16; i++) {
-            const long left = i < count ? size - d : 0;
-            const float *from = places[i < count ? i : 0] + d;
-            __m512 x = _mm512_maskz_loadu_ps(first_lanes(left), from), y = _mm512_maskz_loadu_ps(first_lanes(left - 16), from + 16);
-            if (parts == 1)
-                rows[0][i] = rounded_row(x, y);
-            else
-#pragma GCC unroll 3
-                for (int part = 0; part < parts; part++) {
-                    rows[part][i] = high_of(x, y);
-                    x = without_high(x), y = without_high(y);
-                }
-        }
-        for (int part = 0; part < parts; part++) {
-            transpose(rows[part]);
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; i++) _mm512_store_si512(to + (d / STEP * parts + part) * TILE_BYTES + i * 64, rows[part][i]);
-        }
-    }
-}
-
-/* Scores of keys from `tokens[0]` on that a column does not see are minus infinity. */
+/* Scores of keys from `first` on that a column does not see are minus infinity; it sees the first `visible` of them all. */
 INLINE void hide(float *scores, long first, long tokens, __m512i visible) {
     for (long t = first; t < tokens; t++) {
         const __mmask16 hidden = _mm512_cmple_epi32_mask(visible, _mm512_set1_epi32(t));
@@ -189,10 +163,10 @@ INLINE void attend(const Attention *a, int parts, int wide, const Chunk *chunk, 
     const long size = a->size, shared = a->heads / a->kv_heads, steps = panels_of(size), outputs = steps * PANEL;
     const long before = a->before[chunk->row], token = a->starts[chunk->row], panels = panels_of(chunk->context);
     const long columns = count - column < COLUMNS ? count - column : COLUMNS, bytes = panel_bytes(a, parts);
-    const long q_step = steps * parts * TILE_BYTES, weights_step = KEYS / STEP * parts * TILE_BYTES;
+    const long q_step = steps * parts * TILE_BYTES, weights_step = SPLIT / STEP * parts * TILE_BYTES;
     const char *keys = (char *)chunk->keys + kv_head * panels * bytes, *values = (char *)chunk->values + kv_head * panels * bytes;
     char q[2 * q_step] __attribute__((aligned(64))), weights[2 * weights_step] __attribute__((aligned(64)));
-    float scores[2 * KEYS * 16] __attribute__((aligned(64)));
+    float scores[2 * SPLIT * 16] __attribute__((aligned(64)));
     float out[2 * outputs * 16] __attribute__((aligned(64))), block[2 * outputs * 16] __attribute__((aligned(64)));
     int visible[COLUMNS] __attribute__((aligned(64)));
     const float *places[COLUMNS];
@@ -209,14 +183,14 @@ INLINE void attend(const Attention *a, int parts, int wide, const Chunk *chunk, 
         sums[tile] = (Sums){_mm512_set1_ps(NOT_SEEN), _mm512_setzero_ps()};
     }
     const long reach = visible[columns - 1]; /* keys that the last column sees */
-    for (long first = 0; first < reach; first += KEYS) {
-        const long tokens = reach - first < KEYS ? reach - first : KEYS, groups = panels_of(tokens);
+    for (long first = 0; first < reach; first += SPLIT) {
+        const long tokens = reach - first < SPLIT ? reach - first : SPLIT, groups = panels_of(tokens);
         for (long p = 0; p < groups; p++)
             product(parts, wide, keys + (first / PANEL + p) * bytes, 2 * parts * TILE_BYTES, q, q_step, steps,
-                    scores + p * PANEL * 16, KEYS * 16);
+                    scores + p * PANEL * 16, SPLIT * 16);
         Factors factors[2];
         for (int tile = 0; tile <= wide; tile++) {
-            float *own = scores + tile * KEYS * 16;
+            float *own = scores + tile * SPLIT * 16;
             const long all_see = visible[16 * tile] - first;
             const __m512i see = _mm512_sub_epi32(_mm512_load_si512(visible + 16 * tile), _mm512_set1_epi32(first));
             hide(own, all_see > 0 ? all_see : 0, groups * PANEL, see);
@@ -253,7 +227,10 @@ void attend_tiles(const Attention *a, const Chunk *chunk, long item) {
         wide ? attend(a, 1, 1, chunk, kv_head, column, count) : attend(a, 1, 0, chunk, kv_head, column, count);
 }
 
-void begin_tiles(void) { configure(TILE_ROWS); }
+void begin_tiles(void) {
+    const int rows[8] = {16, 16, 16, 16, 16, 16, 16, 16}, bytes[8] = {64, 64, 64, 64, 64, 64, 64, 64};
+    configure_tiles(rows, bytes);
+}
 
 void end_tiles(void) { _tile_release(); }
 

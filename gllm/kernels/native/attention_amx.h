@@ -17,7 +17,6 @@
 #ifdef HAS_TILES
 #include "amx.h"
 
-#define KEYS 256 /* keys that are weighed at once */
 #define COLUMNS 32 /* of two tiles */
 #define NOT_SEEN -1e30f /* a maximum where nothing is seen: finite, so that no difference is without a value */
 
@@ -124,6 +123,31 @@ INLINE void transpose(__m512i x[16]) {
         x[8 + k] = _mm512_shuffle_i32x4(y[k], y[8 + k], 0xdd);
         x[4 + k] = _mm512_shuffle_i32x4(y[4 + k], y[12 + k], 0x88);
         x[12 + k] = _mm512_shuffle_i32x4(y[4 + k], y[12 + k], 0xdd);
+    }
+}
+
+/* Queries of up to 16 columns: [steps][parts][16 pairs][16 columns][2]. */
+INLINE void put_queries(int parts, const float *const *places, long count, long size, char *to) {
+    for (long d = 0; d < size; d += STEP) {
+        __m512i rows[parts][16];
+        for (long i = 0; i < 16; i++) {
+            const long left = i < count ? size - d : 0;
+            const float *from = places[i < count ? i : 0] + d;
+            __m512 x = _mm512_maskz_loadu_ps(first_lanes(left), from), y = _mm512_maskz_loadu_ps(first_lanes(left - 16), from + 16);
+            if (parts == 1)
+                rows[0][i] = rounded_row(x, y);
+            else
+#pragma GCC unroll 3
+                for (int part = 0; part < parts; part++) {
+                    rows[part][i] = high_of(x, y);
+                    x = without_high(x), y = without_high(y);
+                }
+        }
+        for (int part = 0; part < parts; part++) {
+            transpose(rows[part]);
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) _mm512_store_si512(to + (d / STEP * parts + part) * TILE_BYTES + i * 64, rows[part][i]);
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 #define FEW (1L << 18) /* products that one thread is done with before another has woken */
 #define GATHERED 4096 /* tokens whose keys and values are packed at once, if one row has no more */
 
-INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head, long panel) {
+static void pack_keys(const Attention *a, const Chunk *chunk, long kv_head, long panel) {
     const long size = a->size, first = panel * PANEL, token_panels = panels_of(chunk->context);
     const long count = chunk->context - first < PANEL ? chunk->context - first : PANEL;
     const long value_panels = panels_of(size);
@@ -27,19 +27,12 @@ INLINE void pack(const Attention *a, int type, const Chunk *chunk, long kv_head,
     for (long t = 0; t < count; t++)
         for (long d = 0; d < size; d += LANES) {
             const long lanes = size - d < LANES ? size - d : LANES, at = kv_head * size + d;
-            const vec key = stored(type, k_places[t], at, lanes);
+            const vec key = stored(k_places[t], at, lanes);
             for (long i = 0; i < lanes; i++) keys[(d + i) * PANEL + t] = key[i];
             float *values = (float *)chunk->values + ((kv_head * value_panels + d / PANEL) * chunk->context + first + t) * PANEL;
-            store(values + d % PANEL, stored(type, v_places[t], at, lanes));
+            store(values + d % PANEL, stored(v_places[t], at, lanes));
             if (d + LANES >= size && d % PANEL == 0) store(values + LANES, (vec){0});
         }
-}
-
-static void pack_keys(const Attention *a, const Chunk *chunk, long kv_head, long panel) {
-    if (a->type == FLOAT32)
-        pack(a, FLOAT32, chunk, kv_head, panel);
-    else
-        pack(a, BFLOAT16, chunk, kv_head, panel);
 }
 
 static long row_tiles(const Attention *a, long length) { return (length + ROWS - 1) / ROWS * a->heads; }

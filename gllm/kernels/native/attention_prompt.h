@@ -11,8 +11,6 @@ typedef struct { /* a row, and where its packed keys and values begin */
     long first_item;
 } Chunk;
 
-INLINE long panels_of(long count) { return (count + PANEL - 1) / PANEL; }
-
 #ifdef HAS_TILES
 int gllm_has_matrix_unit(void);
 
