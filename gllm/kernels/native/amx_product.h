@@ -1,54 +1,75 @@
-/* Products of float32 on the matrix unit: rows by a panel of weights, both as tiles of parts, with sums kept in the unit.
+/* Products on the matrix unit: rows by a panel of weights, both as tiles of parts, with sums kept in the unit.
  * What the parts are stands in amx.h. Knows nothing of how work is cut.
  */
 #ifndef GLLM_AMX_PRODUCT_H
 #define GLLM_AMX_PRODUCT_H
 
 #include "coded.h"
+#include "linear.h"
 
-#define BLOCK_STEPS 2 /* of a panel's weights that are decoded while those before are multiplied */
+#define TALL (2 * TILE_ROWS)
 
-/* What is done of the next block's weights while this one is multiplied: `share` groups at a time. */
+/* What is done beside: a little after each instruction for four sums, which leaves the rest of the processor idle. */
 typedef struct {
-    const Weight *weight;
-    long block;
+    const Weight *weight; /* of which `groups` from `block` on become tiles, `group` of them so far */
+    long block, group, groups, groups_at_once;
     char *to;
-    long group, groups, share;
-} Decoding;
+    const Outputs *outputs; /* where finished sums go: of `rows` rows from `start` on, `row` of them so far */
+    long panel, start, row, rows, rows_at_once;
+    float *sums;
+    const float *awaited; /* where the sums in the making will go to, for which memory is asked */
+} Beside;
 
-INLINE void go_on(int type, Decoding *next, long share) {
-    const long end = next->group + share < next->groups ? next->group + share : next->groups;
-    for (; next->group < end; next->group++) {
-        const long step = next->group / GROUPS, group = next->group % GROUPS;
-        decode(type, next->weight, next->block + step, group, group + 1, next->to + step * tiles_bytes(type));
+INLINE void decode_beside(int type, Beside *beside, long count) {
+    const long end = beside->group + count < beside->groups ? beside->group + count : beside->groups;
+    for (; beside->group < end; beside->group++) {
+        const long step = beside->group / GROUPS, group = beside->group % GROUPS;
+        decode(type, beside->weight, beside->block + step, group, group + 1, beside->to + step * tiles_bytes(type));
     }
 }
 
-/* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. */
-INLINE void load_x(int tall, const char *first, const char *second, int part) {
-    _tile_loadd(4, first + part * TILE_BYTES, 64);
-    if (tall) _tile_loadd(5, second + part * TILE_BYTES, 64);
+INLINE void finish_beside(Beside *beside, long count) {
+    const long row = beside->row, end = row + count < beside->rows ? row + count : beside->rows;
+    if (row == end) return;
+    for (long i = row; i < end; i++) {
+        const float *to = beside->awaited + i * beside->outputs->y_step;
+        __builtin_prefetch(to, 1);
+        __builtin_prefetch(to + LANES, 1);
+    }
+    finish(beside->outputs, beside->panel, beside->start + row, beside->start + end, beside->sums + row * PANEL);
+    beside->row = end;
+}
+
+/* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. Neither is kept in the
+ * first cache, which is left to what is done beside: each is read once before it would be displaced. */
+INLINE void load_x(int tall, const char *first, const char *second) {
+    _tile_stream_loadd(4, first, LINE);
+    if (tall) _tile_stream_loadd(5, second, LINE);
 }
 
 INLINE void load_weights(int type, const char *w, int part) {
-    _tile_loadd(6, w + part * TILE_BYTES, 64);
-    _tile_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, 64);
+    _tile_stream_loadd(6, w + part * TILE_BYTES, LINE);
+    _tile_stream_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, LINE);
 }
 
-INLINE void multiply(int type, int tall, Decoding *next) {
+INLINE void multiply(int type, int tall, Beside *beside) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (tall) {
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    go_on(type, next, next->share);
+    decode_beside(type, beside, beside->groups_at_once);
+    finish_beside(beside, beside->rows_at_once);
 }
 
-/* One or two tiles of rows, times `steps` steps of weights. x: [tiles][BLOCK_STEPS][x_parts][16][32];
- * sums: [rows][PANEL]. */
-INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const char *w, long steps, float *sums,
-                           int is_first, int is_loaded, int is_stored, Decoding *next) {
+/* How often `multiply` is called in a step. */
+INLINE int calls_of_step(int type, int x_parts) { return x_parts == 1 ? 1 : type == FLOAT32 ? 6 : 3; }
+
+/* One or two tiles of rows, times `steps` steps of weights. x: [steps][2][x_parts][16][32]; sums: [rows][PANEL], of the
+ * steps before unless these are the first. */
+INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const char *weights, long steps, float *sums,
+                           int is_first, Beside *beside) {
     if (is_first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -56,7 +77,7 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
             _tile_zero(2);
             _tile_zero(3);
         }
-    } else if (is_loaded) {
+    } else {
         _tile_loadd(0, sums, 4 * PANEL);
         _tile_loadd(1, sums + 16, 4 * PANEL);
         if (tall) {
@@ -65,35 +86,33 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
         }
     }
     for (long step = 0; step < steps; step++) {
-        const char *first = x + step * x_parts * TILE_BYTES, *second = first + BLOCK_STEPS * x_parts * TILE_BYTES;
-        const char *own = w + step * tiles_bytes(type);
-        load_weights(type, own, 0);
+        const char *first = x + step * 2 * x_parts * TILE_BYTES, *second = first + x_parts * TILE_BYTES;
+        const char *w = weights + step * tiles_bytes(type);
+        load_weights(type, w, 0);
         if (x_parts == 3) { /* the smallest products first; from one to the next, one side changes */
-            load_x(tall, first, second, 2);
-            multiply(type, tall, next);
-            load_x(tall, first, second, 1);
-            multiply(type, tall, next);
+            load_x(tall, first + 2 * TILE_BYTES, second + 2 * TILE_BYTES);
+            multiply(type, tall, beside);
+            load_x(tall, first + TILE_BYTES, second + TILE_BYTES);
+            multiply(type, tall, beside);
             if (type == FLOAT32) {
-                load_weights(type, own, 1);
-                multiply(type, tall, next);
+                load_weights(type, w, 1);
+                multiply(type, tall, beside);
             }
         }
-        load_x(tall, first, second, 0);
-        multiply(type, tall, next);
+        load_x(tall, first, second);
+        multiply(type, tall, beside);
         if (type == FLOAT32) {
-            load_weights(type, own, 2);
-            multiply(type, tall, next);
-            load_weights(type, own, 0);
-            multiply(type, tall, next);
+            load_weights(type, w, 2);
+            multiply(type, tall, beside);
+            load_weights(type, w, 0);
+            multiply(type, tall, beside);
         }
     }
-    if (is_stored) {
-        _tile_stored(0, sums, 4 * PANEL);
-        _tile_stored(1, sums + 16, 4 * PANEL);
-        if (tall) {
-            _tile_stored(2, sums + 16 * PANEL, 4 * PANEL);
-            _tile_stored(3, sums + 16 * PANEL + 16, 4 * PANEL);
-        }
+    _tile_stored(0, sums, 4 * PANEL);
+    _tile_stored(1, sums + 16, 4 * PANEL);
+    if (tall) {
+        _tile_stored(2, sums + 16 * PANEL, 4 * PANEL);
+        _tile_stored(3, sums + 16 * PANEL + 16, 4 * PANEL);
     }
 }
 

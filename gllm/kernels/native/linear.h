@@ -23,27 +23,38 @@ typedef struct {
     int is_gated;
 } Outputs;
 
-/* sums: [end - start][PANEL], changed. */
-static inline void finish(const Outputs *outputs, long panel, long start, long end, float *sums) {
-    const long first = panel * PANEL;
-    for (long row = 0; row < end - start; row++) {
-        float *made = sums + row * PANEL, *y = outputs->y + (start + row) * outputs->y_step;
-        vec halves[2];
-        for (int half = 0; half < 2; half++) {
-            const long o = first + half * LANES;
-            halves[half] = load(made + half * LANES);
-            if (outputs->scale) halves[half] *= load(outputs->scale + o);
-            if (outputs->bias) halves[half] += load(outputs->bias + o);
-        }
-        if (outputs->is_gated) {
-            const vec x = halves[0] / (1.0f + exponential(-halves[0])) * halves[1];
-            const long o = panel * LANES, left = outputs->out / 2 - o;
-            memcpy(y + o, &x, 4 * (left < LANES ? left : LANES));
-        } else {
-            const long left = outputs->out - first;
-            memcpy(y + first, halves, 4 * (left < PANEL ? left : PANEL));
-        }
+/* Where a row's outputs of a panel begin. */
+INLINE float *address_of(const Outputs *outputs, long panel, long row) {
+    return outputs->y + row * outputs->y_step + panel * (outputs->is_gated ? LANES : PANEL);
+}
+
+INLINE void finish_as(int is_gated, const Outputs *outputs, long panel, long start, long end, const float *sums) {
+    const long width = is_gated ? LANES : PANEL;
+    const long left = (is_gated ? outputs->out / 2 : outputs->out) - panel * width;
+    float *y = address_of(outputs, panel, start);
+    vec scale[2], bias[2]; /* what changes nothing, where there is none */
+    for (int half = 0; half < 2; half++) {
+        const long at = panel * PANEL + half * LANES;
+        scale[half] = outputs->scale ? load(outputs->scale + at) : all(1.0f);
+        bias[half] = outputs->bias ? load(outputs->bias + at) : all(-0.0f);
     }
+    for (long row = start; row < end; row++, sums += PANEL, y += outputs->y_step) {
+        vec made[2] = {load(sums) * scale[0] + bias[0], load(sums + LANES) * scale[1] + bias[1]};
+        if (is_gated) made[0] = made[0] / (1.0f + exponential(-made[0])) * made[1];
+        if (left >= width) {
+            store(y, made[0]);
+            if (!is_gated) store(y + LANES, made[1]);
+        } else
+            memcpy(y, made, 4 * left);
+    }
+}
+
+/* sums: [end - start][PANEL]. */
+INLINE void finish(const Outputs *outputs, long panel, long start, long end, const float *sums) {
+    if (outputs->is_gated)
+        finish_as(1, outputs, panel, start, end, sums);
+    else
+        finish_as(0, outputs, panel, start, end, sums);
 }
 
 #endif

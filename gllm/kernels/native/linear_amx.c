@@ -17,69 +17,113 @@
 
 #include "amx_product.h"
 
-#define BLOCK_ROWS 128    /* of x, for which a group of panels is finished */
-#define FEW_STEPS 32      /* of x, where more of BLOCK_ROWS would not stay in the second cache */
-#define KEPT (800L << 10) /* bytes of x that do */
-#define GROUP 16          /* panels of a group */
+#define KEPT (800L << 10)  /* bytes of x that stay in the second cache */
+#define DECODED (160 << 10) /* bytes of weights that are decoded at once, which stay there, too: twice */
+#define FEW_STEPS 2         /* of float32 weights, whose sums and parts stay in the first cache */
+#define FEW_PAIRS 4         /* of tiles of rows, as many sums as stay there */
+#define GROUP 8             /* panels of a group */
 
-/* Rows [start, end) by panels [first, last), for steps [from, to). */
+/* A product, and how it is cut: blocks of rows by groups of panels are the items that threads take. */
 typedef struct {
     const Weight *weight;
-    long steps; /* of the whole weight */
-    const char *x; /* blocks of [row_tiles][BLOCK_STEPS][x_parts][16][32] */
-    long row_tiles, start, end, first, last, from, to;
-    float *sums;            /* [last - first][BLOCK_ROWS][PANEL]; with `outputs` those of one panel */
-    const Outputs *outputs; /* where sums go when they are complete; none if there are steps before or behind */
-} Part;
+    const char *x; /* [rows / TALL][steps][2][x_parts][16][32] */
+    Outputs outputs;
+    long rows, block_rows, steps, panels, group, groups, items;
+    long depth; /* steps whose weights are decoded at once */
+    long taken; /* items */
+} Job;
 
-INLINE void multiply_part(int type, int x_parts, const Part *part) {
-    char decoded[2][BLOCK_STEPS * 6 * TILE_BYTES] __attribute__((aligned(64)));
-    const long x_tile = BLOCK_STEPS * x_parts * TILE_BYTES, blocks = (part->to - part->from + BLOCK_STEPS - 1) / BLOCK_STEPS;
-    const long tiles = (part->end - part->start + TILE_ROWS - 1) / TILE_ROWS;
-    const long products = (x_parts == 1 ? 1 : type == FLOAT32 ? 6 : 3) * ((tiles + 1) / 2) * BLOCK_STEPS;
-    const int is_kept = tiles <= 2; /* in the unit, until a panel's last block */
-    Decoding next = {.weight = part->weight, .share = (BLOCK_STEPS * GROUPS + products - 1) / products};
-    for (long n = -1; n < (part->last - part->first) * blocks; n++) {
-        const char *weights = next.to; /* of block n */
-        const long panel = part->first + (n + 1) / blocks, step = part->from + (n + 1) % blocks * BLOCK_STEPS;
-        const long steps = part->to - step < BLOCK_STEPS ? part->to - step : BLOCK_STEPS;
-        next.group = 0;
-        next.groups = panel < part->last ? steps * GROUPS : 0;
-        next.block = panel * part->steps + step;
-        next.to = decoded[(n + 1) % 2];
-        if (n >= 0) {
-            const long block = n % blocks, now = part->from + block * BLOCK_STEPS;
-            const long steps_now = part->to - now < BLOCK_STEPS ? part->to - now : BLOCK_STEPS;
-            const char *x = part->x + (now / BLOCK_STEPS * part->row_tiles + part->start / TILE_ROWS) * x_tile;
-            float *sums = part->sums + (part->outputs ? 0 : n / blocks * BLOCK_ROWS * PANEL);
-            const int is_loaded = !is_kept || block == 0, is_stored = !is_kept || block + 1 == blocks;
-            for (long t = 0; t < tiles; t += 2)
-                if (t + 1 < tiles)
-                    multiply_steps(type, x_parts, 1, x + t * x_tile, weights, steps_now, sums + t * TILE_ROWS * PANEL,
-                                   now == 0, is_loaded, is_stored, &next);
-                else
-                    multiply_steps(type, x_parts, 0, x + t * x_tile, weights, steps_now, sums + t * TILE_ROWS * PANEL,
-                                   now == 0, is_loaded, is_stored, &next);
-            if (part->outputs && block + 1 == blocks)
-                finish(part->outputs, part->first + n / blocks, part->start, part->end, sums);
+/* Where a thread is: `depth` steps from `step` on of a panel, by the rows of an item. */
+typedef struct {
+    long item, panel, step;
+} Place;
+
+INLINE long least(long a, long b) { return a < b ? a : b; }
+
+static int take_item(Job *job, Place *place) {
+    place->item = __atomic_fetch_add(&job->taken, 1, __ATOMIC_RELAXED);
+    place->panel = place->item % job->groups * job->group;
+    place->step = 0;
+    return place->item < job->items;
+}
+
+/* On to the next place, if there is one. */
+static int go_on(Job *job, Place *place) {
+    place->step += job->depth;
+    if (place->step < job->steps) return 1;
+    place->step = 0;
+    place->panel++;
+    if (place->panel < job->panels && place->panel % job->group) return 1;
+    return take_item(job, place);
+}
+
+/* The weights of a place are next to be decoded. */
+static void begin_decoding(const Job *job, const Place *place, char *to, Beside *beside) {
+    beside->block = place->panel * job->steps + place->step;
+    beside->group = 0;
+    beside->groups = least(job->depth, job->steps - place->step) * GROUPS;
+    beside->to = to;
+}
+
+/* The rows of a place's item by its weights. sums: of pairs of tiles, in turn, one more than an item has. */
+INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *place, const char *weights, float *sums,
+                           long turn, Beside *beside) {
+    const long start = place->item / job->groups * job->block_rows, end = least(start + job->block_rows, job->rows);
+    const long steps = least(job->depth, job->steps - place->step), calls = steps * calls_of_step(type, x_parts);
+    const long slots = job->block_rows / TALL + 1, pairs = (end - start + TALL - 1) / TALL;
+    const int is_first = place->step == 0, is_last = place->step + steps == job->steps;
+    beside->groups_at_once = (beside->groups + pairs * calls - 1) / (pairs * calls);
+    for (long pair = 0; pair < pairs; pair++) {
+        const long row = start + pair * TALL, rows = least(TALL, end - row);
+        const char *x = job->x + (row / TALL * job->steps + place->step) * 2 * x_parts * TILE_BYTES;
+        float *own = sums + (turn + pair) % slots * TALL * PANEL;
+        beside->awaited = address_of(&job->outputs, place->panel, row);
+        beside->rows_at_once = (beside->rows - beside->row + calls - 1) / calls;
+        if (rows > TILE_ROWS)
+            multiply_steps(type, x_parts, 1, x, weights, steps, own, is_first, beside);
+        else
+            multiply_steps(type, x_parts, 0, x, weights, steps, own, is_first, beside);
+        if (is_last) {
+            finish_beside(beside, beside->rows);
+            beside->panel = place->panel;
+            beside->start = row;
+            beside->row = 0;
+            beside->rows = rows;
+            beside->sums = own;
         }
-        go_on(type, &next, next.groups); /* what is left */
     }
 }
 
-static void multiply_any_part(int type, int x_parts, const Part *part) {
+INLINE void work(int type, int x_parts, Job *job, char *decoded, float *sums) {
+    Beside beside = {.weight = job->weight, .outputs = &job->outputs};
+    Place now, next;
+    int more = take_item(job, &next);
+    if (!more) return;
+    const long room = job->depth * tiles_bytes(type), pairs = job->block_rows / TALL;
+    long half = 0, turn = 0;
+    begin_decoding(job, &next, decoded, &beside);
+    decode_beside(type, &beside, beside.groups);
+    while (more) {
+        const char *weights = beside.to;
+        now = next;
+        more = go_on(job, &next);
+        half = !half;
+        if (more)
+            begin_decoding(job, &next, decoded + half * room, &beside);
+        else
+            beside.groups = 0;
+        multiply_place(type, x_parts, job, &now, weights, sums, turn, &beside);
+        decode_beside(type, &beside, beside.groups);
+        if (now.step + job->depth >= job->steps) turn = (turn + pairs) % (pairs + 1);
+    }
+    finish_beside(&beside, beside.rows);
+}
+
+static void any_work(int type, int x_parts, Job *job, char *decoded, float *sums) {
     switch (type) {
-    case FLOAT32: multiply_part(FLOAT32, 3, part); break;
-    case BFLOAT16: x_parts == 1 ? multiply_part(BFLOAT16, 1, part) : multiply_part(BFLOAT16, 3, part); break;
-    case INT8: x_parts == 1 ? multiply_part(INT8, 1, part) : multiply_part(INT8, 3, part); break;
-    }
-}
-
-/* A row of x, [in], in three parts or rounded to one; `first` is its place in the first block, zeros are put behind its end. */
-static void split_row(const float *x, long in, int parts, long block_bytes, char *first) {
-    for (long step = 0; step * STEP < in; step++) {
-        char *to = first + step / BLOCK_STEPS * block_bytes + step % BLOCK_STEPS * parts * TILE_BYTES;
-        split_step(x + step * STEP, in - step * STEP, parts, TILE_BYTES, to);
+    case FLOAT32: work(FLOAT32, 3, job, decoded, sums); break;
+    case BFLOAT16: x_parts == 1 ? work(BFLOAT16, 1, job, decoded, sums) : work(BFLOAT16, 3, job, decoded, sums); break;
+    case INT8: x_parts == 1 ? work(INT8, 1, job, decoded, sums) : work(INT8, 3, job, decoded, sums); break;
     }
 }
 
@@ -91,46 +135,47 @@ int gllm_has_matrix_unit(void) {
     return answer;
 }
 
+/* How rows, whose parts take `bytes` a step and pair of tiles, are cut, and weights. */
+static void cut(Job *job, int type, long bytes, int threads) {
+    const long pairs = (job->rows + TALL - 1) / TALL;
+    job->depth = type == FLOAT32 ? FEW_STEPS : least(job->steps, DECODED / tiles_bytes(type));
+    const long kept = KEPT / (job->steps * bytes), most = job->depth < job->steps ? least(kept, FEW_PAIRS) : kept;
+    const long blocks = most > 1 ? (pairs + most - 1) / most : pairs;
+    job->block_rows = (pairs + blocks - 1) / blocks * TALL;
+    job->group = GROUP;
+    while (job->group > 1 && blocks * job->panels < 8 * job->group * threads) job->group /= 2;
+    job->groups = (job->panels + job->group - 1) / job->group;
+    job->items = blocks * job->groups;
+}
+
 static int multiply_rows(const float *x, const Weight *weight, int type, const float *bias, const float *scale, float *y,
                          long rows, long in, long out, int is_gated, int parts) {
     if (!rows) return 0;
-    static Workspace x_space, sums_space;
+    static Workspace x_space, space;
+    Job job = {weight, NULL, {bias, scale, y, out, is_gated ? out / 2 : out, is_gated}, rows};
+    if (rows <= TILE_ROWS) return multiply_few(x, weight, type, parts, rows, in, &job.outputs);
+    job.steps = (in + STEP - 1) / STEP;
+    job.panels = (out + PANEL - 1) / PANEL;
+    const long step_bytes = 2 * parts * TILE_BYTES, pair_bytes = job.steps * step_bytes;
     const int threads = omp_get_max_threads();
-    const long steps = (in + STEP - 1) / STEP, blocks = (steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
-    const long row_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, tile_bytes = BLOCK_STEPS * parts * TILE_BYTES;
-    const long panels = (out + PANEL - 1) / PANEL, row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    const Outputs outputs = {bias, scale, y, out, is_gated ? out / 2 : out, is_gated};
-    if (rows <= TILE_ROWS) return multiply_few(x, weight, type, parts, rows, in, &outputs);
-    long group = GROUP;
-    while (group > 1 && row_blocks * panels < 4 * group * threads) group /= 2;
-    const long groups = (panels + group - 1) / group, sums_of_panel = BLOCK_ROWS * PANEL;
-    char *split_x = reserve(&x_space, blocks * row_tiles * tile_bytes);
-    float *sums = reserve(&sums_space, sizeof(float) * threads * group * sums_of_panel);
-    if (!split_x || !sums) return 1;
-    const long tiles = rows < BLOCK_ROWS ? row_tiles : BLOCK_ROWS / TILE_ROWS;
-    const int is_whole = tiles * blocks * tile_bytes < KEPT;
-    const long depth = is_whole ? steps : FEW_STEPS;
+    cut(&job, type, step_bytes, threads);
+    const long decoded_bytes = 2 * job.depth * tiles_bytes(type);
+    const long room = decoded_bytes + sizeof(float) * (job.block_rows + TALL) * PANEL; /* of a thread */
+    char *packed = reserve(&x_space, (rows + TALL - 1) / TALL * pair_bytes), *rooms = reserve(&space, threads * room);
+    if (!packed || !rooms) return 1;
+    job.x = packed;
 #pragma omp parallel if (!is_small(rows, in, out, type))
     {
         configure(rows);
         /* What lies in a tile's rows beyond the last is of no row's concern. */
 #pragma omp for schedule(static)
-        for (long row = 0; row < rows; row++)
-            split_row(x + row * in, in, parts, row_tiles * tile_bytes, split_x + row / TILE_ROWS * tile_bytes + row % TILE_ROWS * 64);
-#pragma omp for schedule(dynamic, 1)
-        for (long item = 0; item < row_blocks * groups; item++) {
-            const long start = item / groups * BLOCK_ROWS, first = item % groups * group;
-            Part part = {weight, steps, split_x, row_tiles, start, .first = first, .outputs = is_whole ? &outputs : NULL};
-            part.end = start + BLOCK_ROWS < rows ? start + BLOCK_ROWS : rows;
-            part.last = first + group < panels ? first + group : panels;
-            part.sums = sums + omp_get_thread_num() * group * sums_of_panel;
-            for (; part.from < steps; part.from = part.to) {
-                part.to = part.from + depth < steps ? part.from + depth : steps;
-                multiply_any_part(type, parts, &part);
-            }
-            for (long panel = first; !is_whole && panel < part.last; panel++)
-                finish(&outputs, panel, start, part.end, part.sums + (panel - first) * sums_of_panel);
+        for (long row = 0; row < rows; row++) {
+            char *to = packed + row / TALL * pair_bytes + row / TILE_ROWS % 2 * parts * TILE_BYTES + row % TILE_ROWS * LINE;
+            for (long step = 0; step < job.steps; step++)
+                split_step(x + row * in + step * STEP, in - step * STEP, parts, TILE_BYTES, to + step * step_bytes);
         }
+        char *own = rooms + omp_get_thread_num() * room;
+        any_work(type, parts, &job, own, (float *)(own + decoded_bytes));
         _tile_release();
     }
     return 0;
