@@ -24,8 +24,11 @@ __all__ = [
     "logprobs",
     "paged_attention",
     "penalize",
+    "recorder",
     "sample",
 ]
+
+recorder = None  # what torch computes is not recorded
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -4,23 +4,21 @@ Shapes and meanings are documented in `reference.py`. Those that torch does well
 Knows nothing of models, slots or steps.
 """
 
-import ctypes
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gllm.kernels import cpu
-from gllm.kernels.native.library import library
 from gllm.kernels.packed_linear import FORMATS as FORMATS
-from gllm.kernels.packed_linear import HAS_MATRIX_UNIT, TYPES, OutOfMemoryError
+from gllm.kernels.packed_linear import HAS_MATRIX_UNIT, TYPES
 from gllm.kernels.packed_linear import gated_linear as gated_linear
 from gllm.kernels.packed_linear import linear as linear
+from gllm.kernels.recording import OutOfMemoryError, Recorder, call
 from gllm.kernels.reference import group_rows as group_rows
 
+recorder = Recorder
 PAGE_TYPES = {dtype: TYPES[dtype] for dtype in (torch.float32, torch.bfloat16)}  # of keys and values
-
-native = cast(ctypes.CDLL, library())
 
 
 def __getattr__(name: str) -> Any:
@@ -30,15 +28,15 @@ def __getattr__(name: str) -> Any:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     out = torch.empty_like(x)
-    native.gllm_rms_norm(x.data_ptr(), None, weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr())
+    call("gllm_rms_norm", x.data_ptr(), None, weight.data_ptr(), eps, len(x), x.shape[1], out.data_ptr())
     return out
 
 
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(x)
     rows, size = x.shape
-    native.gllm_rms_norm(
-        residual.data_ptr(), x.data_ptr(), weight.data_ptr(), eps, rows, size, out.data_ptr()
+    call(
+        "gllm_rms_norm", residual.data_ptr(), x.data_ptr(), weight.data_ptr(), eps, rows, size, out.data_ptr()
     )
     return out, residual
 
@@ -46,7 +44,7 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
 def silu_mul(gate_up: Tensor) -> Tensor:
     rows, both = gate_up.shape
     out = gate_up.new_empty(rows, both // 2)
-    native.gllm_silu_mul(gate_up.data_ptr(), rows, both // 2, out.data_ptr())
+    call("gllm_silu_mul", gate_up.data_ptr(), rows, both // 2, out.data_ptr())
     return out
 
 
@@ -54,7 +52,7 @@ def norm_heads(qkv: Tensor, q_weight: Tensor, k_weight: Tensor, eps: float, *, n
     tokens, all_heads, size = qkv.shape
     kv_heads = (all_heads - num_heads) // 2
     weights = q_weight.data_ptr(), k_weight.data_ptr()
-    native.gllm_norm_heads(qkv.data_ptr(), *weights, eps, tokens, num_heads, kv_heads, size)
+    call("gllm_norm_heads", qkv.data_ptr(), *weights, eps, tokens, num_heads, kv_heads, size)
 
 
 def rotary_write(
@@ -70,7 +68,8 @@ def rotary_write(
     tokens, all_heads, size = qkv.shape
     kv_heads = k_pages.shape[2]
     heads = all_heads - 2 * kv_heads
-    native.gllm_rotary_write(
+    call(
+        "gllm_rotary_write",
         qkv.data_ptr(),
         cos.data_ptr(),
         sin.data_ptr(),
@@ -103,7 +102,8 @@ def paged_attention(
     assert v_pages.dtype == torch.float32 or HAS_MATRIX_UNIT
     tokens, heads, size = q.shape
     out = torch.empty((tokens, heads, size))
-    failed = native.gllm_attention(
+    failed = call(
+        "gllm_attention",
         q.data_ptr(),
         q.stride(0),
         k_pages.data_ptr(),
@@ -127,13 +127,19 @@ def paged_attention(
 
 
 def apply_masks(logits: Tensor, rows: Tensor, bits: Tensor) -> None:
-    native.gllm_apply_masks(
-        logits.data_ptr(), logits.stride(0), rows.data_ptr(), bits.data_ptr(), len(rows), logits.shape[1]
+    call(
+        "gllm_apply_masks",
+        logits.data_ptr(),
+        logits.stride(0),
+        rows.data_ptr(),
+        bits.data_ptr(),
+        len(rows),
+        logits.shape[1],
     )
 
 
 def greedy(logits: Tensor) -> Tensor:
     rows, size = logits.shape
     tokens = torch.empty(rows, dtype=torch.int64)
-    native.gllm_greedy(logits.contiguous().data_ptr(), rows, size, tokens.data_ptr())
+    call("gllm_greedy", logits.contiguous().data_ptr(), rows, size, tokens.data_ptr())
     return tokens

@@ -16,10 +16,20 @@ from gllm.kernels.native.library import library
 Product = Callable[[Tensor], Tensor]  # [rows, in] -> [rows, out]
 
 
+class Recorder(Protocol):
+    """Of what operators do; see `recording.Recorder`."""
+
+    def record(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None] | str]: ...
+
+
 class Operators(Protocol):
-    """What every backend offers."""
+    """What every backend offers.
+
+    recorder: makes a recorder, where calls can be recorded and replayed from the host.
+    """
 
     FORMATS: Formats
+    recorder: Callable[[], Recorder] | None
 
     def linear(self, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Product: ...
 

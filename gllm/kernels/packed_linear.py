@@ -15,6 +15,7 @@ from gllm.kernels import large_pages
 from gllm.kernels.coded_weight import STEP, Weight, coded
 from gllm.kernels.formats import Formats
 from gllm.kernels.native.library import library
+from gllm.kernels.recording import OutOfMemoryError, call
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}  # as tile.h numbers them
 
@@ -24,10 +25,6 @@ PANEL = native.gllm_panel()  # outputs that lie side by side in a packed weight
 LANES = PANEL // 2
 # Weights are read in any of TYPES; what they multiply becomes three bfloat16 parts, or a float32.
 FORMATS = Formats(weights=tuple(TYPES), packed_itemsize=6 if HAS_MATRIX_UNIT else 4)
-
-
-class OutOfMemoryError(MemoryError):
-    """The workspace of a step could not be allocated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +47,12 @@ class PackedLinear:
         rows, size = x.shape
         y = torch.empty((rows, self.num_outputs // 2 if self.is_gated else self.num_outputs))
         if isinstance(self.weight, Tensor):
-            multiply, address = native.gllm_linear, self.weight.data_ptr()
+            multiply, address = "gllm_linear", self.weight.data_ptr()
         else:
-            multiply = native.gllm_linear_amx_rounded if self.is_rounded else native.gllm_linear_amx
+            multiply = "gllm_linear_amx_rounded" if self.is_rounded else "gllm_linear_amx"
             address = self.weight.address
-        failed = multiply(
+        failed = call(
+            multiply,
             x.data_ptr(),
             address,
             TYPES[self.stored_dtype],

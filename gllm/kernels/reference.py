@@ -29,8 +29,11 @@ __all__ = [
     "greedy",
     "logprobs",
     "penalize",
+    "recorder",
     "sample",
 ]
+
+recorder = None
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -11,6 +11,7 @@ from gllm.worker.look_through import Model
 from gllm.worker.memory import Demand, MemoryPlan, MemoryPlanError, Wish, plan_memory
 from gllm.worker.models import longest_context
 from gllm.worker.options import WorkerOptions
+from gllm.worker.programs import MOST_ROWS
 
 QUERY_BLOCK_BYTES = 256 * 4  # a context token's share of the attention mask of one block of queries
 SAMPLING_BYTES = 1 << 26  # probabilities and their sums, for a block of rows
@@ -55,7 +56,8 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     q_size, kv_size = facts.num_heads * facts.head_dim, facts.num_kv_heads * facts.head_dim
     alive_in_attention = 3 * (q_size + 2 * kv_size) + q_size
     alive_in_mlp = facts.mlp_elements()
-    formats = operators(platform.backend, model.dtype).FORMATS
+    ops = operators(platform.backend, model.dtype)
+    formats = ops.FORMATS
     activations, packed = formats.activations or model.dtype, formats.packed_itemsize
     per_token = (
         activations.itemsize * (4 * facts.hidden_size + max(alive_in_attention, alive_in_mlp))
@@ -65,7 +67,9 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
     table_bytes = 4 * options.max_num_seqs // page_size + 1
     has_graphs = platform.behind is not None and options.cuda_graphs
-    kept_rows = max(rows, platform.fewest_tokens) if has_graphs else 0  # of logits that graphs leave
+    recorded_rows = min(rows, MOST_ROWS) if ops.recorder is not None else 0
+    # Of logits that graphs or programs leave.
+    kept_rows = max(rows, platform.fewest_tokens) if has_graphs else recorded_rows
     logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, activations.itemsize)
     return Demand(
         weight_bytes=model.weight_bytes(),
@@ -75,7 +79,7 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
         context_bytes=2 * kv_size * (packed or size) + QUERY_BLOCK_BYTES + table_bytes,
         page_bytes=page_size * facts.kv_elements_per_token() * size,
         page_size=page_size,
-        reserved_bytes=0 if platform.behind is None else BEHIND_BYTES,
+        reserved_bytes=recorded_rows * per_token if platform.behind is None else BEHIND_BYTES,
     )
 
 

@@ -23,6 +23,7 @@ from gllm.worker.logprobs import Asked, Computed
 from gllm.worker.models.architecture import Architecture
 from gllm.worker.models.decoder import Decoder, Hidden, Pages
 from gllm.worker.output import Sampled, StepOutput
+from gllm.worker.programs import DecodePrograms
 from gllm.worker.slots import PlanError, Slots
 
 READ_OUT_BLOCK = 1 << 21  # logits of a prompt's tokens at once
@@ -49,6 +50,15 @@ class ModelRunner:
         self.history = History(slots.num_slots, slots.vocab_size, slots.last_token.device)
         self.forward_end_ns = 0  # of the last step, CLOCK_MONOTONIC; 0: this runner does not know
         self._path = path or InPlace()
+        self._programs: DecodePrograms | None = None
+        if operators.recorder is not None:
+            self._programs = DecodePrograms(
+                model,
+                pages,
+                operators.recorder(),
+                most_rows=slots.num_slots,
+                most_pages=-(-slots.max_model_len // slots.page_size),
+            )
         facts = model.facts
         self._group_rows = partial(
             operators.group_rows,
@@ -110,25 +120,30 @@ class ModelRunner:
     @torch.inference_mode()
     def compute(self, batch: Batch) -> Sampled:
         """What comes of a batch whose tables are up to date."""
-        hidden = self._hidden(batch)
-        logits = self.model.read_out(hidden, batch.sampling_tokens)
+        logits, hidden = self._forward(batch)
         if not self._path.runs_behind_host:
             self.forward_end_ns = time.monotonic_ns()
         sampled = self.sample(batch, logits)
-        if batch.prompt_logprobs is not None:
+        if batch.prompt_logprobs is not None and hidden is not None:
             sampled = replace(sampled, prompt_logprobs=self._prompt_logprobs(batch.prompt_logprobs, hidden))
         return sampled
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
         """float32 logits [num_sampling, vocab] of the sampling rows; writes all rows' keys and values."""
-        return self.model.read_out(self._hidden(batch), batch.sampling_tokens)
+        return self._forward(batch)[0]
 
-    def _hidden(self, batch: Batch) -> Hidden:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Hidden | None]:
+        """Logits of the sampling rows and what they were read out of, which a program does not leave."""
         batch = replace(batch, token_ids=with_last_tokens(batch.token_ids, self.slots.last_token))
         if self.slots.device_pages is not None:
             batch = replace(batch, page_table=self.slots.device_pages)
-        return self.model.hidden(batch, self.pages)
+        if self._programs is not None:
+            logits = self._programs.logits(batch)
+            if logits is not None:
+                return logits, None
+        hidden = self.model.hidden(batch, self.pages)
+        return self.model.read_out(hidden, batch.sampling_tokens), hidden
 
     @torch.inference_mode()
     def sample(self, batch: Batch, logits: Tensor) -> Sampled:

@@ -45,7 +45,7 @@ def product(
 
 
 def test_torch_and_the_library_share_one_pool_of_threads() -> None:
-    assert cpu_native.native.omp_get_max_threads() == torch.get_num_threads()
+    assert packed_linear.native.omp_get_max_threads() == torch.get_num_threads()
 
 
 @pytest.mark.parametrize("on_matrix_unit", UNITS)

@@ -19,6 +19,7 @@ SIGNATURES: dict[str, tuple[tuple[type, ...], type | None]] = {
     "gllm_linear_amx_rounded": ((_P, _P, _I, _P, _P, _P, _L, _L, _L, _I), _I),
     "gllm_code_weight": ((_P, _I, _L, _L, _I, _P, _P, _P), None),
     "gllm_has_matrix_unit": ((), _I),
+    "gllm_replay": ((_P, _L), _I),
     "gllm_attention": ((_P, _L, _P, _P, _I, _L, _L, _L, _L, _P, _L, _P, _P, _L, _F, _P), _I),
     "gllm_rms_norm": ((_P, _P, _P, _F, _L, _L, _P), None),
     "gllm_norm_heads": ((_P, _P, _P, _F, _L, _L, _L, _L), None),

@@ -17,6 +17,7 @@ from gllm.worker.rotary import angles
 
 Pages = Sequence[tuple[Tensor, Tensor]]  # keys and values of each layer
 Hidden = tuple[Tensor, Tensor]  # the last layer's output and the residual stream, [num_tokens, size] each
+CosSin = tuple[Tensor, Tensor]
 Parameters = dict[str, Tensor]
 
 
@@ -59,10 +60,16 @@ class Decoder:
 
     def hidden(self, batch: Batch, pages: Pages) -> Hidden:
         """What stands behind the last layer, of every token of the batch; writes all rows' KV."""
+        return self.through_layers(self.embedded(batch), self.angles(batch), batch, pages)
+
+    def embedded(self, batch: Batch) -> Tensor:
+        """The residual stream before the first layer, [num_tokens, size]."""
+        return self.embed(batch.token_ids).to(self.norm.dtype)
+
+    def through_layers(self, residual: Tensor, cos_sin: CosSin, batch: Batch, pages: Pages) -> Hidden:
+        """`hidden` of tokens that are embedded and whose angles are known. Changes `residual`."""
         rms_norm, add_rms_norm = self.operators.rms_norm, self.operators.add_rms_norm
         eps = self.facts.norm_eps
-        cos_sin = self._angles(batch)
-        residual = self.embed(batch.token_ids).to(self.norm.dtype)
         x = rms_norm(residual, self.layers[0].attention_norm, eps)
         for n, layer in enumerate(self.layers):
             if n:
@@ -76,14 +83,14 @@ class Decoder:
                 x = rms_norm(x, layer.mlp_post_norm, eps)
         return x, residual
 
-    def read_out(self, hidden: Hidden, tokens: Tensor) -> Tensor:
-        """float32 logits [len(tokens), vocab] behind these of the batch's tokens, int64."""
-        x, residual = hidden[0][tokens], hidden[1][tokens]
+    def read_out(self, hidden: Hidden, tokens: Tensor | None = None) -> Tensor:
+        """float32 logits [len(tokens), vocab] behind these of the batch's tokens, int64, or behind all."""
+        x, residual = hidden if tokens is None else (hidden[0][tokens], hidden[1][tokens])
         return self.lm_head(
             self.operators.add_rms_norm(x, residual, self.norm, self.facts.norm_eps)[0]
         ).float()
 
-    def _angles(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def angles(self, batch: Batch) -> CosSin:
         """cos and sin of the batch's tokens, float32 [num_tokens, rotated dims / 2]."""
         rotary, inv_freq = self.facts.rotary, self.inv_freq
         if batch.rotary_lengths is not None:
@@ -95,7 +102,7 @@ class Decoder:
         layer: Layer,
         qkv: Tensor,
         pages: tuple[Tensor, Tensor],
-        cos_sin: tuple[Tensor, Tensor],
+        cos_sin: CosSin,
         batch: Batch,
     ) -> Tensor:
         """[num_tokens, heads * head_dim] from the projected [num_tokens, (heads + 2 kv heads) * head_dim]."""
