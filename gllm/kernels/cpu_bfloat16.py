@@ -1,7 +1,8 @@
 """The operators for a CPU with a matrix unit for bfloat16: so are weights, pages and what products take.
 
 Everything between products is float32, as are their sums: less is rounded than where activations are
-stored in bfloat16, and nothing is slower. Shapes and meanings are documented in `reference.py`.
+stored in bfloat16, and nothing is slower. Attention, which chooses by the type of pages, rounds queries and
+weights, too. Shapes and meanings are documented in `reference.py`.
 """
 
 from typing import Any

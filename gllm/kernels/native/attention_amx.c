@@ -172,12 +172,14 @@ INLINE void attend(const Attention *a, int parts, int wide, const Chunk *chunk, 
     const float *places[COLUMNS];
     float *results[COLUMNS];
     Sums sums[2];
-    for (long i = 0; i < COLUMNS; i++) {
-        const long c = column + (i < columns ? i : columns - 1), query = c / shared, head = kv_head * shared + c % shared;
-        places[i] = a->q + (token + query) * a->q_step + head * size;
-        results[i] = a->out + ((token + query) * a->heads + head) * size;
+    long query = column / shared, head = column % shared; /* of those that share the key head */
+    for (long i = 0; i < columns; i++) {
+        places[i] = a->q + (token + query) * a->q_step + (kv_head * shared + head) * size;
+        results[i] = a->out + ((token + query) * a->heads + kv_head * shared + head) * size;
         visible[i] = before + query + 1;
+        if (++head == shared) head = 0, query++;
     }
+    for (long i = columns; i < COLUMNS; i++) visible[i] = visible[columns - 1];
     for (int tile = 0; tile <= wide; tile++) {
         put_queries(parts, places + 16 * tile, columns - 16 * tile < 16 ? columns - 16 * tile : 16, size, q + tile * q_step);
         sums[tile] = (Sums){_mm512_set1_ps(NOT_SEEN), _mm512_setzero_ps()};
