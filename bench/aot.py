@@ -30,6 +30,7 @@ from gllm.kernels import (
     activation,
     attention,
     experts,
+    few_rows,
     head_norm,
     logits,
     logprobs,
@@ -38,6 +39,7 @@ from gllm.kernels import (
     sampling,
 )
 from gllm.kernels.attention_work import group_rows
+from gllm.kernels.tuning import PRODUCTS, ProductTiling
 
 ARCHITECTURES = (80, 90, 100)
 SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a program, CUDA's programming guide
@@ -92,6 +94,9 @@ MORE_SHAPES = tuple(
     for page_size in (16, 32, 64)
     for dtype in (torch.bfloat16, torch.float16)
 )
+
+
+(_, LARGE_PRODUCT), (_, SMALL_PRODUCT) = PRODUCTS[90]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +216,14 @@ def call_sampling(dtype: torch.dtype) -> None:
         sampling.sample(rows, column, column.int(), column, column.long(), column.long(), log_min_p)
 
 
+def call_product(num_rows: int, tiling: ProductTiling) -> None:
+    """With a bias, and inputs that no block divides."""
+    for size in (4096, 4112):
+        weight = torch.empty(6144, size, dtype=torch.bfloat16)
+        x = torch.empty(num_rows, size, dtype=torch.bfloat16)
+        few_rows.few_rows_linear(x, weight, weight[:, 0] if size == 4112 else None, tiling)
+
+
 def call_logits() -> None:
     rows, column, few = torch.empty(3, 128256), torch.empty(3), torch.empty(3, 8, dtype=torch.int32)
     index, counts = column.long(), torch.empty(3, 128256, dtype=torch.int32)
@@ -258,6 +271,9 @@ def calls(shapes: tuple[Shape, ...]) -> Iterator[tuple[str, Callable[[], object]
     yield "32/4 heads of 128", lambda: head_norm.norm_heads(heads, heads[0], heads[0], 1e-6, num_heads=32)
     for name, num_tokens in (("few", 3), ("some", 1024), ("many", 8192)):
         yield f"128 experts, {name} pairs", lambda n=num_tokens: call_experts(n)  # type: ignore[misc]
+    for rows in (1, 16, 32, 64):
+        for tiling in (SMALL_PRODUCT, LARGE_PRODUCT):
+            yield f"{rows} rows, blocks of {tiling.block_out}", lambda r=rows, t=tiling: call_product(r, t)  # type: ignore[misc]
     yield "vocabulary 128256, its logits", call_logits
     for dtype in (torch.float32, torch.bfloat16):
         yield f"vocabulary 128256, {dtype}", lambda dtype=dtype: call_sampling(dtype)  # type: ignore[misc]

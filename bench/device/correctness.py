@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.device import correctness_experts, correctness_logits
+from bench.device import correctness_experts, correctness_logits, correctness_products
 from bench.device.batches import Heads, Pool, tables
 from bench.device.machine import Machine
 from gllm.kernels import reference, reference_logits
@@ -63,6 +63,7 @@ def checks(
     yield "sampling", partial(check_sampling, machine)
     yield from correctness_logits.checks(machine)
     yield from correctness_experts.checks(machine, dtypes)
+    yield from correctness_products.checks(machine, dtypes)
 
 
 def mixed_rows(source: random.Random, count: int, most: int) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
 """Attention of single queries over paged keys: by splits of the keys, then a merge (as in Flash-Decoding).
 
-A split has a fixed number of keys, however long the row and whoever shares the batch: the arithmetic of a
-row, its order included, is always the same. Names and shapes: `attention_block.py`, `attention_work.py`.
+How many keys a split has follows from the length of its row alone, whoever shares the batch: the arithmetic
+of a row, its order included, is always the same. Names and shapes: `attention_block.py`, `attention_work.py`.
 """
 
 from functools import cache
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gllm.kernels.attention_block import attend, load_block, page_ids
 from gllm.kernels.attention_work import Work
+from gllm.kernels.overlap import let_next_begin, overlaps, wait_for_kernel_before
 
 MERGED_SPLITS = 16  # splits that the merge reads at once
 
@@ -22,17 +23,20 @@ def attend_splits(
     q, k_pages, v_pages, partial, logarithm, page_table, work, q_stride, table_stride, scale,
     NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr,
     BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, NUM_STAGES: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """Queries against splits of their keys, each program every num_programs-th of (split, key head).
 
     Writes partial float32 [num_splits, num_heads, head_dim], the attention over the split alone, and
     logarithm float32 [num_splits, num_heads], log2 of the sum of its exponentials.
     """
+    let_next_begin(OVERLAP)
     SLOT: tl.constexpr = NUM_KV_HEADS * HEAD_DIM
     m = tl.arange(0, BLOCK_M)
     d = tl.arange(0, BLOCK_D)
     real = (m < GROUP)[:, None] & (d < HEAD_DIM)[None, :]
     count = tl.load(work) * NUM_KV_HEADS
+    wait_for_kernel_before(OVERLAP)
     for item in tl.range(tl.program_id(0), count, tl.num_programs(0), num_stages=1):
         split = item // NUM_KV_HEADS
         kv_head = item % NUM_KV_HEADS  # fastest: the heads of a token are neighbours in memory
@@ -67,8 +71,10 @@ def attend_splits(
 def merge_splits(
     partial, logarithm, out, work, first_decode,
     NUM_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_S: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """out[token, head] from the splits of one decode, in the order of its keys."""
+    let_next_begin(OVERLAP)
     entry = work + 4 * (first_decode + tl.program_id(0))
     head = tl.program_id(1)
     token = tl.load(entry)
@@ -79,6 +85,7 @@ def merge_splits(
     acc = tl.zeros((BLOCK_D,), tl.float32)
     most = tl.full((), float("-inf"), tl.float32)
     total = tl.zeros((), tl.float32)
+    wait_for_kernel_before(OVERLAP)
     for first in tl.range(0, num_splits, BLOCK_S):
         known = first + s < num_splits
         at = (first_split + first + s).to(tl.int64) * NUM_HEADS + head
@@ -108,16 +115,17 @@ def decode_attention(
     programs = work.num_splits * num_kv_heads
     if work.is_padded:  # most of the list may be empty
         programs = min(programs, tiling.resident * multiprocessors(q.device))
+    overlap = overlaps()
     attend_splits[(programs,)](
         q, k_pages, v_pages, partial, logarithm, page_table, work.table,
         q.stride(0), page_table.stride(0), scale,
         num_kv_heads, num_heads // num_kv_heads, head_dim, page_size,
-        block_d, tiling.block_m, tiling.block_n, tiling.num_stages,
-        num_warps=tiling.num_warps,
+        block_d, tiling.block_m, tiling.block_n, tiling.num_stages, overlap,
+        num_warps=tiling.num_warps, launch_pdl=overlap,
     )  # fmt: skip
     merge_splits[(work.num_decodes, num_heads)](
         partial, logarithm, out, work.table, 1 + work.num_splits,
-        num_heads, head_dim, block_d, MERGED_SPLITS, num_warps=4,
+        num_heads, head_dim, block_d, MERGED_SPLITS, overlap, num_warps=1, launch_pdl=overlap,
     )  # fmt: skip
 
 

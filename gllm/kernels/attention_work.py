@@ -83,8 +83,10 @@ def group_rows(
     table = np.zeros((1 + len(split) + len(token) + len(tiles), 4), np.int32)
     table[0, 0] = len(split)
     splits = table[1 : 1 + len(split)]
-    splits[:, 0], splits[:, 1], splits[:, 2] = token[decode_of], row[decode_of], split * decode.split_tokens
-    splits[:, 3] = np.minimum(splits[:, 2] + decode.split_tokens, context[decode_of])
+    # Nearly equal ones, in whole blocks: programs that share a list in turn end together.
+    size = -(-context // (num_splits * decode.block_n)) * decode.block_n
+    splits[:, 0], splits[:, 1], splits[:, 2] = token[decode_of], row[decode_of], split * size[decode_of]
+    splits[:, 3] = np.minimum(splits[:, 2] + size[decode_of], context[decode_of])
     decodes = table[1 + len(split) : 1 + len(split) + len(token)]
     decodes[:, 0], decodes[:, 1], decodes[:, 2] = token, num_splits.cumsum() - num_splits, num_splits
     table[1 + len(split) + len(token) :] = tiles

@@ -6,9 +6,10 @@ from gllm.kernels import attention_work
 from gllm.kernels.activation import silu_mul
 from gllm.kernels.attention import paged_attention
 from gllm.kernels.experts import mix_experts
+from gllm.kernels.few_rows import Linear
 from gllm.kernels.formats import PLAIN as FORMATS
 from gllm.kernels.head_norm import norm_heads
-from gllm.kernels.linear import PlainGatedLinear, PlainLinear, plain_linear
+from gllm.kernels.linear import PlainGatedLinear
 from gllm.kernels.logits import add_to_logits, apply_masks, ban_words, penalize
 from gllm.kernels.logprobs import logprobs
 from gllm.kernels.norm import add_rms_norm, rms_norm
@@ -40,12 +41,13 @@ __all__ = [
 recorder = None  # the device has graphs
 
 
-def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainLinear:
-    return plain_linear(weight, bias, scale)
+def linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Linear:
+    """See `reference.linear`: a weight with scales is widened here, once."""
+    return Linear(weight if scale is None else weight * scale[:, None], bias)
 
 
 def gated_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PlainGatedLinear:
-    return PlainGatedLinear(plain_linear(weight, bias, scale), silu_mul)
+    return PlainGatedLinear(linear(weight, bias, scale), silu_mul)
 
 
 def group_rows(

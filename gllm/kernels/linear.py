@@ -27,7 +27,7 @@ def plain_linear(weight: Tensor, bias: Tensor | None = None, scale: Tensor | Non
 class PlainGatedLinear:
     """silu of the first half of the outputs times the second half."""
 
-    linear: PlainLinear
+    linear: Callable[[Tensor], Tensor]
     silu_mul: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:

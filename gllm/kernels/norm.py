@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from gllm.kernels.overlap import let_next_begin, overlaps, wait_for_kernel_before
+
 
 @triton.jit
 def weighted(wide, shrink, weight, dtype: tl.constexpr):
@@ -16,27 +18,35 @@ def weighted(wide, shrink, weight, dtype: tl.constexpr):
 
 
 @triton.jit
-def rms_norm_rows(x, weight, out, stride, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def rms_norm_rows(
+    x, weight, out, stride, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+):  # fmt: skip
     """out[row] = the norm of x[row], for rows `stride` elements apart."""
+    let_next_begin(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, BLOCK)
-    wide = tl.load(x + row * stride + i, mask=i < SIZE, other=0.0).to(tl.float32)
     factor = tl.load(weight + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    wait_for_kernel_before(OVERLAP)
+    wide = tl.load(x + row * stride + i, mask=i < SIZE, other=0.0).to(tl.float32)
     shrink = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
     tl.store(out + row * SIZE + i, weighted(wide, shrink, factor, out.dtype.element_ty), mask=i < SIZE)
 
 
 @triton.jit
-def add_rms_norm_rows(x, residual, weight, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def add_rms_norm_rows(
+    x, residual, weight, out, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr, OVERLAP: tl.constexpr
+):  # fmt: skip
     """residual[row] += x[row], rounded to its dtype; out[row] = the norm of that."""
+    let_next_begin(OVERLAP)
     row = tl.program_id(0).to(tl.int64) * SIZE
     i = tl.arange(0, BLOCK)
+    factor = tl.load(weight + i, mask=i < SIZE, other=0.0).to(tl.float32)
+    wait_for_kernel_before(OVERLAP)
     wide = tl.load(x + row + i, mask=i < SIZE, other=0.0).to(tl.float32)
     wide += tl.load(residual + row + i, mask=i < SIZE, other=0.0).to(tl.float32)
     total = wide.to(residual.dtype.element_ty)
     tl.store(residual + row + i, total, mask=i < SIZE)
     wide = total.to(tl.float32)
-    factor = tl.load(weight + i, mask=i < SIZE, other=0.0).to(tl.float32)
     shrink = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
     tl.store(out + row + i, weighted(wide, shrink, factor, out.dtype.element_ty), mask=i < SIZE)
 
@@ -49,7 +59,11 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor | None = None) -
     if len(x):
         size = x.shape[1]
         block = triton.next_power_of_2(size)
-        rms_norm_rows[(len(x),)](x, weight, out, x.stride(0), eps, size, block, num_warps=_num_warps(block))
+        overlap = overlaps()
+        rms_norm_rows[(len(x),)](
+            x, weight, out, x.stride(0), eps, size, block, overlap,
+            num_warps=_num_warps(block), launch_pdl=overlap,
+        )  # fmt: skip
     return out
 
 
@@ -63,7 +77,11 @@ def add_rms_norm(
     if len(x):
         size = x.shape[1]
         block = triton.next_power_of_2(size)
-        add_rms_norm_rows[(len(x),)](x, residual, weight, out, eps, size, block, num_warps=_num_warps(block))
+        overlap = overlaps()
+        add_rms_norm_rows[(len(x),)](
+            x, residual, weight, out, eps, size, block, overlap,
+            num_warps=_num_warps(block), launch_pdl=overlap,
+        )  # fmt: skip
     return out, residual
 
 

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from gllm.kernels.norm import weighted
+from gllm.kernels.overlap import let_next_begin, overlaps, wait_for_kernel_before
 
 BLOCK_H = 8
 
@@ -79,8 +80,9 @@ def rotary_write_heads(
     qkv, cos, sin, k_pages, v_pages, locations, q_weight, k_weight, eps, token_stride,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_D: tl.constexpr,
     PAIRS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_R: tl.constexpr,
-    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, BLOCK_H: tl.constexpr,
+    INTERLEAVED: tl.constexpr, NORM: tl.constexpr, BLOCK_H: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    let_next_begin(OVERLAP)
     REST: tl.constexpr = HEAD_DIM - 2 * PAIRS
     token = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
@@ -89,6 +91,7 @@ def rotary_write_heads(
     turn_cos = tl.load(cos + token * PAIRS + i, mask=i < PAIRS, other=0.0)
     turn_sin = tl.load(sin + token * PAIRS + i, mask=i < PAIRS, other=0.0)
     h = tl.arange(0, BLOCK_H)[:, None]
+    wait_for_kernel_before(OVERLAP)
     if block < q_blocks:
         head = block * BLOCK_H + h
         queries = qkv + token * token_stride + head * HEAD_DIM
@@ -140,11 +143,12 @@ def rotary_write(
     if (q_norm is None) != (k_norm is None):
         raise ValueError("rotary_write norms queries and keys, or neither")
     if num_tokens:
+        overlap = overlaps()
         blocks = triton.cdiv(num_heads, BLOCK_H) + triton.cdiv(num_kv_heads, BLOCK_H)
         rotary_write_heads[(num_tokens, blocks)](
             qkv, cos, sin, k_pages, v_pages, locations, q_norm, k_norm, eps, qkv.stride(0),
             num_heads, num_kv_heads, head_dim, triton.next_power_of_2(head_dim),
             pairs, triton.next_power_of_2(pairs), triton.next_power_of_2(max(head_dim - 2 * pairs, 1)),
-            interleaved, q_norm is not None, BLOCK_H, num_warps=2,
+            interleaved, q_norm is not None, BLOCK_H, overlap, num_warps=2, launch_pdl=overlap,
         )  # fmt: skip
     return qkv[:, :num_heads]

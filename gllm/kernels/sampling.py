@@ -4,10 +4,11 @@ The order: temperature; top_k, and tokens equal to the last kept; top_p, lower i
 min_p; the draw by inverse CDF in order of token ids. Sums are float64, in an order that depends on the row
 alone. What changes the logits before that is in `logits.py`.
 
-Two kernels, a program a row. `list_likely` finds the greedy token, and for rows with filters a short
-list of tokens, in order of their ids, that surely holds all that the filters keep. `draw` finds the
-least likely kept token by bisection over the bits of its distance from the likeliest, and draws. Rows
-whose list overflows LIST_SIZE, and rows without filters, are drawn from the logits themselves.
+A row is read in parts, a program each: `find_highest` finds the likeliest token of each part, `weigh_parts`
+how many tokens, or how much probability, lie how far below the likeliest of all, and `list_likely` makes of
+that a short list of tokens, in order of their ids, that surely holds all that top_k and top_p keep. `draw`, a
+program a row, finds the least likely kept token by search over the bits of its distance from the likeliest,
+and draws. Rows whose list overflows LIST_SIZE, and rows without these filters, are drawn from the logits.
 """
 
 import torch
@@ -18,20 +19,24 @@ from torch import Tensor
 from gllm.kernels.reference_logits import GREEDY_BELOW
 
 LIST_SIZE = 8192  # likely tokens a row may list
-BLOCK = 4096  # tokens read at once; with half of it two programs share a multiprocessor, and are no faster
-DEEP_BLOCK = 2048  # where each is weighed against all depths
+PART = 8192  # tokens of a row that a program looks at
+BLOCK = 4096  # tokens that a program reads at once where it has the row to itself
 NUM_WARPS = 16
-NUM_REACHES = 8  # candidate depths of the list: 4 * sqrt(2)**i below the likeliest, in units of temperature
+PART_WARPS = 8
+NUM_REACHES = 8  # candidate depths of the list: so many steps of REACH_STEP, the first is 0
+REACH_STEP = 2.0  # below the likeliest, in units of temperature
 MARGIN = 1.0001  # float32 rounding of the sums that choose among them
 
+_PART = tl.constexpr(PART)
 _BLOCK = tl.constexpr(BLOCK)
-_DEEP_BLOCK = tl.constexpr(DEEP_BLOCK)
 _LIST_SIZE = tl.constexpr(LIST_SIZE)
 _NUM_REACHES = tl.constexpr(NUM_REACHES)
+_REACH_STEP = tl.constexpr(REACH_STEP)
 _MARGIN = tl.constexpr(MARGIN)
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
 _NO_TOKEN = tl.constexpr(0x7FFFFFFF)
-_KEY_BITS = tl.constexpr(31)
+_LEAST_KEY = tl.constexpr(0x7F7FFFFF)  # of the least float32: all that is possible
+_SEARCHES = tl.constexpr(19)  # of a quarter of what is left: 31 bits, and the last few keys one by one
 
 
 @triton.jit
@@ -58,75 +63,107 @@ def greedy_rows(logits, out, row_stride, vocab):
 
 
 @triton.jit
-def _depth_of(logits, highest, temperature, vocab, needed, mass, BY_COUNT: tl.constexpr):
-    """How far below the likeliest a list must reach to hold `needed` tokens (BY_COUNT), or else that share
-    of all probability, which is written to `mass`; infinity if no candidate depth is enough."""
-    reach = tl.exp2(2.0 + 0.5 * tl.arange(0, _NUM_REACHES).to(tl.float32))
-    j = tl.arange(0, _DEEP_BLOCK)
-    held = tl.zeros((_NUM_REACHES, _DEEP_BLOCK), tl.float32)
-    total = tl.zeros((_DEEP_BLOCK,), tl.float64)
-    for first in tl.range(0, vocab, _DEEP_BLOCK):
-        x = tl.load(logits + first + j, mask=first + j < vocab, other=float("-inf")).to(tl.float32)
+def _part(logits, row_stride, vocab):
+    """The ids and logits of this program's part of its row; NaN counts as impossible."""
+    token = tl.program_id(1) * _PART + tl.arange(0, _PART)
+    at = logits + tl.program_id(0).to(tl.int64) * row_stride + token
+    x = tl.load(at, mask=token < vocab, other=float("-inf")).to(tl.float32)
+    return token, tl.where(x == x, x, float("-inf"))
+
+
+@triton.jit
+def find_highest(logits, highest_of, token_of, row_stride, vocab):
+    """highest_of float32 and token_of int32 [rows, parts]: the highest logit of each part, its lowest id."""
+    token, x = _part(logits, row_stride, vocab)
+    highest = tl.max(x, 0)
+    part = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+    tl.store(highest_of + part, highest)
+    tl.store(token_of + part, tl.minimum(tl.min(tl.where(x == highest, token, _NO_TOKEN), 0), vocab - 1))
+
+
+@triton.jit
+def _is_by_count(top_k, vocab):
+    return (top_k > 0) & (top_k < vocab)
+
+
+@triton.jit
+def weigh_parts(
+    logits, temperatures, top_ks, top_ps, out, highest_of, token_of, highests, masses, nums_held, masses_held,
+    row_stride, vocab, PARTS: tl.constexpr,
+):  # fmt: skip
+    """Writes per row out, the greedy token, and highests float32. Per part of a row that is drawn masses
+    float64: the probability of its tokens, in units of the likeliest's; and of rows with top_k or top_p,
+    within each reach, nums_held int32 and masses_held float32 [rows, parts, NUM_REACHES]: how many tokens,
+    and their probability. The latter is not written where top_k decides."""
+    row = tl.program_id(0).to(tl.int64)
+    num_parts = tl.num_programs(1)
+    part = row * num_parts + tl.program_id(1)
+    p = tl.arange(0, PARTS)
+    own = tl.load(highest_of + row * num_parts + p, mask=p < num_parts, other=float("-inf"))
+    highest = tl.max(own, 0)
+    if tl.program_id(1) == 0:
+        tokens = tl.load(token_of + row * num_parts + p, mask=p < num_parts, other=_NO_TOKEN)
+        tl.store(out + row, tl.min(tl.where(own == highest, tokens, _NO_TOKEN), 0).to(tl.int64))
+        tl.store(highests + row, highest)
+    temperature = tl.load(temperatures + row)
+    if temperature >= _GREEDY_BELOW:
+        _, x = _part(logits, row_stride, vocab)
         x = (x - highest) / temperature
-        if BY_COUNT:
-            held += tl.where(x[None, :] >= -reach[:, None], 1.0, 0.0)
-        else:
-            share = tl.exp(x)
-            total += share.to(tl.float64)
-            held += tl.where(x[None, :] >= -reach[:, None], share[None, :], 0.0)
-    if not BY_COUNT:
-        all_of_it = tl.sum(total, 0)
-        tl.store(mass, all_of_it)
-        needed = needed * all_of_it.to(tl.float32)
-    return tl.min(tl.where(tl.sum(held, 1) >= needed, reach, float("inf")), 0)
+        share = tl.exp(x)
+        tl.store(masses + part, tl.sum(share.to(tl.float64), 0))
+        by_count = _is_by_count(tl.load(top_ks + row), vocab)
+        if by_count | (tl.load(top_ps + row) < 1.0):
+            for index in tl.static_range(_NUM_REACHES):
+                within = x >= 0.0 - index * _REACH_STEP
+                tl.store(nums_held + part * _NUM_REACHES + index, tl.sum(within.to(tl.int32), 0))
+                if by_count == 0:
+                    held = tl.sum(tl.where(within, share, 0.0), 0)
+                    tl.store(masses_held + part * _NUM_REACHES + index, held)
 
 
 @triton.jit
 def list_likely(
-    logits, temperatures, top_ks, top_ps, log_min_ps, out, highests, masses, counts, listed, tokens,
-    row_stride, vocab, HAS_MIN_P: tl.constexpr,
+    logits, temperatures, top_ks, top_ps, highests, masses, nums_held, masses_held, counts, listed, tokens,
+    row_stride, vocab, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Writes per row: out, the greedy token; highests float32; counts int32, the length of its list, -1 for
-    none; listed float32 and tokens int32 [rows, LIST_SIZE]: (logit - highest) / temperature, and its id;
-    masses float64: the probability of all tokens, listed or not, in units of the likeliest's."""
+    """Writes per row: counts int32, the length of its list, -1 for none; listed float32 and tokens int32
+    [rows, LIST_SIZE]: (logit - highest) / temperature, and its id."""
     row = tl.program_id(0).to(tl.int64)
-    logits += row * row_stride
+    part = tl.program_id(1)
+    num_parts = tl.num_programs(1)
     temperature = tl.load(temperatures + row)
     top_k = tl.load(top_ks + row)
     top_p = tl.load(top_ps + row)
-    highest, token = _likeliest(logits, vocab)
-    tl.store(out + row, token.to(tl.int64))
-    tl.store(highests + row, highest)
-    by_count = (top_k > 0) & (top_k < vocab)
-    depth = tl.zeros((), tl.float32)  # 0: no list
-    if temperature >= _GREEDY_BELOW:
-        if by_count:
-            depth = _depth_of(logits, highest, temperature, vocab, top_k.to(tl.float32), masses + row, True)
-        elif top_p < 1.0:
-            depth = _depth_of(logits, highest, temperature, vocab, top_p * _MARGIN, masses + row, False)
-        elif HAS_MIN_P:
-            # The mass of what is kept is summed over the list.
-            log_min_p = tl.load(log_min_ps + row)
-            depth = tl.where(log_min_p > float("-inf"), 0.0 - log_min_p, 0.0)
-            depth = tl.where(log_min_p == 0.0, 1e-30, depth)
+    by_count = _is_by_count(top_k, vocab)
     count = -1
-    if depth > 0.0:
-        i = tl.arange(0, _BLOCK)
-        listed += row * _LIST_SIZE
-        tokens += row * _LIST_SIZE
-        count = 0
-        for first in tl.range(0, vocab, _BLOCK):
-            x = tl.load(logits + first + i, mask=first + i < vocab, other=float("-inf")).to(tl.float32)
-            x = (x - highest) / temperature
-            likely = (x >= -depth) & (first + i < vocab)
+    if (temperature >= _GREEDY_BELOW) & (by_count | (top_p < 1.0)):
+        p = tl.arange(0, PARTS)
+        index = tl.arange(0, _NUM_REACHES)
+        at = (row * num_parts + p[:, None]) * _NUM_REACHES + index[None, :]
+        known = (p < num_parts)[:, None]
+        num_held = tl.load(nums_held + at, mask=known, other=0)
+        if by_count:
+            is_enough = tl.sum(num_held, 0) >= top_k
+        else:
+            mass = tl.sum(tl.load(masses + row * num_parts + p, mask=p < num_parts, other=0.0), 0)
+            held = tl.sum(tl.load(masses_held + at, mask=known, other=0.0), 0)
+            is_enough = held >= top_p * _MARGIN * mass.to(tl.float32)
+        chosen = tl.min(tl.where(is_enough, index, _NUM_REACHES), 0)
+        num_of = tl.sum(tl.where(index[None, :] == chosen, num_held, 0), 1)
+        count = tl.sum(num_of, 0)
+        if (chosen < _NUM_REACHES) & (count <= _LIST_SIZE):
+            token, x = _part(logits, row_stride, vocab)
+            x = (x - tl.load(highests + row)) / temperature
+            likely = x >= 0.0 - chosen * _REACH_STEP
             found = likely.to(tl.int32)
-            at = count + tl.cumsum(found, 0) - found
-            fits = likely & (at < _LIST_SIZE)
-            tl.store(listed + at, x, mask=fits)
-            tl.store(tokens + at, first + i, mask=fits)
-            count += tl.sum(found, 0)
-        count = tl.where(count <= _LIST_SIZE, count, -1)
-    tl.store(counts + row, count)
+            before = tl.sum(tl.where(p < part, num_of, 0), 0)
+            at_list = row * _LIST_SIZE + before + tl.cumsum(found, 0) - found
+            tl.store(listed + at_list, x, mask=likely)
+            tl.store(tokens + at_list, token, mask=likely)
+        else:
+            count = -1
+    if part == 0:
+        tl.store(counts + row, count)
 
 
 @triton.jit
@@ -148,13 +185,12 @@ def _key(x):
 
 
 @triton.jit
-def _held(listed, logits, is_listed, length, highest, temperature, last_key, BY_COUNT: tl.constexpr):
-    """Of the tokens with keys up to `last_key`: their number, or their probability times a constant."""
+def _held(listed, logits, is_listed, length, highest, temperature, last_key):
+    """The probability of the tokens with keys up to `last_key`, times a constant."""
     held = tl.zeros((_BLOCK,), tl.float64)
     for first in tl.range(0, length, _BLOCK):
         x = _below(listed, logits, is_listed, first, length, highest, temperature)
-        share = tl.where(x > float("-inf"), 1.0, 0.0) if BY_COUNT else tl.exp(x)
-        held += tl.where(_key(x) <= last_key, share, 0.0).to(tl.float64)
+        held += tl.where(_key(x) <= last_key, tl.exp(x), 0.0).to(tl.float64)
     return tl.sum(held, 0)
 
 
@@ -162,14 +198,24 @@ def _held(listed, logits, is_listed, length, highest, temperature, last_key, BY_
 def _least_key(
     listed, logits, is_listed, length, highest, temperature, needed, last_key, BY_COUNT: tl.constexpr
 ):  # fmt: skip
-    """The least key, at most `last_key`, up to which the tokens hold `needed`."""
+    """The least key, at most `last_key`, up to which the tokens hold `needed`.
+
+    Each search looks at the borders of four quarters of the keys that are left.
+    """
     low = last_key * 0 - 1
     high = last_key
-    for _ in tl.range(0, _KEY_BITS):
-        middle = low + (high - low) // 2
-        enough = _held(listed, logits, is_listed, length, highest, temperature, middle, BY_COUNT) >= needed
-        high = tl.where(enough, middle, high)
-        low = tl.where(enough, low, middle)
+    quarter = tl.arange(0, 4)
+    for _ in tl.range(0, _SEARCHES):
+        border = tl.minimum(low + tl.maximum((high - low) // 4, 1) * (quarter + 1), high)
+        held = tl.zeros((4, _BLOCK), tl.float64)
+        for first in tl.range(0, length, _BLOCK):
+            x = _below(listed, logits, is_listed, first, length, highest, temperature)
+            share = tl.where(x > float("-inf"), 1.0, 0.0) if BY_COUNT else tl.exp(x)
+            held += tl.where(_key(x)[None, :] <= border[:, None], share[None, :], 0.0).to(tl.float64)
+        is_enough = tl.sum(held, 1) >= needed
+        new_high = tl.min(tl.where(is_enough, border, high), 0)
+        low = tl.max(tl.where(is_enough | (border >= new_high), low, border), 0)
+        high = new_high
     return high
 
 
@@ -185,7 +231,7 @@ def uniform(seed, position):
 @triton.jit
 def draw(
     logits, temperatures, top_ks, top_ps, log_min_ps, seeds, positions, out, highests, masses, counts,
-    listed, tokens, row_stride, vocab, HAS_MIN_P: tl.constexpr,
+    listed, tokens, row_stride, vocab, num_parts, PARTS: tl.constexpr, HAS_MIN_P: tl.constexpr,
 ):  # fmt: skip
     """out[row] = the drawn token, of rows that are not greedy."""
     row = tl.program_id(0).to(tl.int64)
@@ -201,39 +247,47 @@ def draw(
         is_listed = count > 0  # no list, or (of a row of NaN) an empty one: any token of the logits
         length = tl.where(is_listed, count, vocab)
 
-        last_key = tl.zeros((), tl.int32) + 0x7F7FFFFF  # the key of the least float32: all that is possible
-        by_count = (top_k > 0) & (top_k < vocab)
+        last_key = tl.zeros((), tl.int32) + _LEAST_KEY
+        by_count = _is_by_count(top_k, vocab)
         if by_count:
             last_key = _least_key(
                 listed, logits, is_listed, length, highest, temperature, top_k.to(tl.float64), last_key, True
             )
-        mass = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
-        if is_listed & (by_count == 0) & (top_p < 1.0):
-            mass = tl.load(masses + row)
+        p = tl.arange(0, PARTS)
+        mass_of = tl.load(masses + row * num_parts + p, mask=p < num_parts, other=0.0)
+        mass = tl.sum(mass_of, 0)
+        if by_count:
+            mass = _held(listed, logits, is_listed, length, highest, temperature, last_key)
         num_last = _NO_TOKEN  # of the tokens with the last key, how many are kept
         if top_p < 1.0:
             wanted = tl.maximum(top_p * mass, 1e-300)  # at least one token
             last_key = _least_key(
                 listed, logits, is_listed, length, highest, temperature, wanted, last_key, False
             )
-            above = _held(listed, logits, is_listed, length, highest, temperature, last_key - 1, False)
+            above = _held(listed, logits, is_listed, length, highest, temperature, last_key - 1)
             each = tl.exp(0.0 - last_key.to(tl.float32, bitcast=True)).to(tl.float64)
             num_last = tl.minimum(tl.maximum(tl.ceil((wanted - above) / each), 1.0), 1e9).to(tl.int32)
-            through = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
+            through = _held(listed, logits, is_listed, length, highest, temperature, last_key)
             mass = tl.minimum(above + num_last.to(tl.float64) * each, through)
         if HAS_MIN_P:
             min_p_key = _key(tl.load(log_min_ps + row))
             if min_p_key < last_key:
                 last_key = min_p_key
                 num_last = tl.zeros((), tl.int32) + _NO_TOKEN
-                mass = _held(listed, logits, is_listed, length, highest, temperature, last_key, False)
+                mass = _held(listed, logits, is_listed, length, highest, temperature, last_key)
 
         target = uniform(tl.load(seeds + row), tl.load(positions + row)) * mass
         reached = tl.zeros((), tl.float64)
+        start = length * 0
+        is_unfiltered = (by_count == 0) & (top_p >= 1.0) & (last_key == _LEAST_KEY)
+        if is_unfiltered:  # the part in which the target lies is known
+            passed_parts = (tl.cumsum(mass_of, 0) <= target) & (p < num_parts - 1)
+            reached += tl.sum(tl.where(passed_parts, mass_of, 0.0), 0)
+            start += tl.sum(passed_parts.to(tl.int32), 0) * _PART
         seen_last = 0
         chosen = tl.zeros((), tl.int32) + _NO_TOKEN
         final = tl.zeros((), tl.int32)  # the last kept one, should rounding leave the target beyond all
-        for first in tl.range(0, length, _BLOCK):
+        for first in tl.range(start, length, _BLOCK):
             if chosen == _NO_TOKEN:
                 x = _below(listed, logits, is_listed, first, length, highest, temperature)
                 key = _key(x)
@@ -279,16 +333,32 @@ def sample(
     out = _tokens_like(logits) if out is None else out
     rows, vocab = logits.shape
     if rows:
-        highests = logits.new_empty(rows, dtype=torch.float32)
-        masses = logits.new_empty(rows, dtype=torch.float64)
-        counts = logits.new_empty(rows, dtype=torch.int32)
-        listed = logits.new_empty((rows, LIST_SIZE), dtype=torch.float32)
-        tokens = logits.new_empty((rows, LIST_SIZE), dtype=torch.int32)
+        num_parts = triton.cdiv(vocab, PART)
+        parts, grid = triton.next_power_of_2(num_parts), (rows, num_parts)
+
+        def table(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return logits.new_empty((rows, *shape), dtype=dtype)
+
+        highest_of, token_of = table(num_parts), table(num_parts, dtype=torch.int32)
+        highests, masses = table(), table(num_parts, dtype=torch.float64)
+        held = table(num_parts, NUM_REACHES, dtype=torch.int32), table(num_parts, NUM_REACHES)
+        counts = table(dtype=torch.int32)
+        lists = table(LIST_SIZE), table(LIST_SIZE, dtype=torch.int32)
+        size = logits.stride(0), vocab
+        filters = temperature, top_k, top_p
+        find_highest[grid](logits, highest_of, token_of, *size, num_warps=PART_WARPS)
+        weigh_parts[grid](
+            logits, *filters, out, highest_of, token_of, highests, masses, *held, *size, parts,
+            num_warps=PART_WARPS,
+        )  # fmt: skip
+        list_likely[grid](
+            logits, *filters, highests, masses, *held, counts, *lists, *size, parts, num_warps=PART_WARPS
+        )
         has_min_p = log_min_p is not None
-        filters = temperature, top_k, top_p, log_min_p if has_min_p else top_p
-        shared = out, highests, masses, counts, listed, tokens, logits.stride(0), vocab, has_min_p
-        list_likely[(rows,)](logits, *filters, *shared, num_warps=NUM_WARPS)
-        draw[(rows,)](logits, *filters, seed, position, *shared, num_warps=NUM_WARPS)
+        draw[(rows,)](
+            logits, *filters, log_min_p if has_min_p else top_p, seed, position, out, highests, masses,
+            counts, *lists, *size, num_parts, parts, has_min_p, num_warps=NUM_WARPS,
+        )  # fmt: skip
     return out
 
 

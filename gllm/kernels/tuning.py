@@ -1,4 +1,4 @@
-"""How attention is cut into programs, by architecture and head size; chosen once, never at start-up.
+"""How attention and products of few rows are cut into programs, by architecture; never chosen at start-up.
 
 A row changes with the figures that chose it and their date, taken by `bench/device_check.py`:
 
@@ -7,6 +7,7 @@ A row changes with the figures that chose it and their date, taken by `bench/dev
 | 2026-11-23 | none | all rows: arithmetic and the compiler's report (registers, shared memory) |
 | 2026-11-23 | H200 | (90, 128) is kept: `bench/results/device-h200-2026-11-23.jsonl`, see below |
 | 2026-11-25 | H100 | (90, 128) is kept: `bench/results/device-h100-2026-11-25.jsonl`, see below |
+| 2026-11-26 | H100 | products: `bench/results/device-h100-decode-2026-11-26.txt` |
 
 Read on the H200, for 8 key heads. Decode of 64 rows of 8k, pages of 16: 516 us with blocks of 64 in 3
 stages, 97 % of the copy rate of 4.29 TB/s; other blocks, warps and stages take 515 to 738 us. A single row
@@ -35,7 +36,7 @@ from dataclasses import dataclass, replace
 
 import triton
 
-SPLIT_TOKENS = 512  # keys of a decode program, whoever shares the batch: results do not depend on it
+SPLIT_TOKENS = 512  # most keys of a decode program, whoever shares the batch
 SHORT_CHUNK = 4  # chunks of up to so many tokens attend as so many decodes
 INTERPRETED_AS = 90
 
@@ -62,6 +63,34 @@ class PrefillTiling:
     num_stages: int  # blocks of keys under way; ids of pages come a stage ahead
     max_registers: int | None = None  # a thread's
     copy_engine: bool = False  # whether it fetches blocks that lie in one page
+
+
+@dataclass(frozen=True, slots=True)
+class ProductTiling:
+    """The size of one program of a product of few rows."""
+
+    block_out: int
+    block_in: int  # inputs at once
+    num_warps: int
+    num_stages: int  # blocks of inputs under way
+    most_rows: int  # beyond, a library's product is faster
+
+
+# architecture -> outputs of a weight from which a row holds, falling
+PRODUCTS: dict[int, tuple[tuple[int, ProductTiling], ...]] = {
+    90: ((8192, ProductTiling(128, 128, 8, 4, 64)), (0, ProductTiling(64, 128, 4, 6, 32))),
+}
+
+
+def has_own_products() -> bool:
+    """Whether products of few rows are ours on the current device."""
+    return architecture() in PRODUCTS
+
+
+def product_tiling(num_out: int) -> ProductTiling | None:
+    """How a product of few rows is cut, or None where nobody has looked: a library computes it."""
+    rows = PRODUCTS.get(architecture())
+    return None if rows is None else next(tiling for least, tiling in rows if num_out >= least)
 
 
 # (architecture, head_dim padded to a power of two) -> decode, prefill

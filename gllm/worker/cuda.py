@@ -30,6 +30,7 @@ class Cuda:
         self._device = device
         # Graphs run one at a time, so that they may share what they allocate.
         self._pool = torch.cuda.graph_pool_handle()
+        self._first_graph: Any = None  # a pool is gone with its last graph, and this one stays
 
     def pinned(self, size: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(size, dtype=dtype, pin_memory=True)
@@ -53,6 +54,7 @@ class Cuda:
             call()
         finally:
             graph.capture_end()
+        self._first_graph = self._first_graph or graph
         return graph.replay
 
 

@@ -26,7 +26,7 @@ class Computes(Protocol):
         """All the rest: logits, what is read out beside them, and samples."""
 
     def logits(self, batch: Batch) -> Tensor:
-        """float32 [num_sampling, vocab]: what may be in a graph."""
+        """[num_sampling, vocab] in any float dtype: what may be in a graph."""
 
     def sample(self, batch: Batch, logits: Tensor) -> Sampled: ...
 

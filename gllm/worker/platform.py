@@ -87,9 +87,6 @@ class Gpu:
     kv_cap_bytes = None
     dtypes = (torch.bfloat16, torch.float16)
     takes_stored_dtype = True
-    # With this many rows and more, products are as fast without sums that are split by length, whose order
-    # would depend on the number of rows; with fewer they are up to seven times slower.
-    fewest_tokens = 32
 
     def __init__(self) -> None:
         """Raises `PlatformError` if there is none, or one that the kernels are not written for."""
@@ -103,9 +100,13 @@ class Gpu:
                 f"device is cuda, but {name} has compute capability {major}.{minor} and the kernels need 8.0 "
                 f"or more: set device to cpu"
             )
+        from gllm.kernels.tuning import has_own_products
         from gllm.worker.cuda import Cuda, sum_in_one_order
 
         sum_in_one_order()
+        # With 32 rows and more, a library's products are as fast without sums that are split by length, whose
+        # order would depend on the number of rows; with fewer they are up to seven times slower.
+        self.fewest_tokens = 1 if has_own_products() else 32
         self.behind: Device | None = Cuda(self.device)
 
     def free_bytes(self) -> int:

@@ -123,14 +123,15 @@ class ModelRunner:
         logits, hidden = self._forward(batch)
         if not self._path.runs_behind_host:
             self.forward_end_ns = time.monotonic_ns()
-        sampled = self.sample(batch, logits)
+        sampled = self.sample(batch, logits.float())
         if batch.prompt_logprobs is not None and hidden is not None:
             sampled = replace(sampled, prompt_logprobs=self._prompt_logprobs(batch.prompt_logprobs, hidden))
         return sampled
 
     @torch.inference_mode()
     def logits(self, batch: Batch) -> Tensor:
-        """float32 logits [num_sampling, vocab] of the sampling rows; writes all rows' keys and values."""
+        """Logits [num_sampling, vocab] of the sampling rows in the dtype in which they are computed; writes
+        all rows' keys and values."""
         return self._forward(batch)[0]
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Hidden | None]:
@@ -143,7 +144,7 @@ class ModelRunner:
             if logits is not None:
                 return logits, None
         hidden = self.model.hidden(batch, self.pages)
-        return self.model.read_out(hidden, batch.sampling_tokens), hidden
+        return self.model.read_out_narrow(hidden, batch.sampling_tokens), hidden
 
     @torch.inference_mode()
     def sample(self, batch: Batch, logits: Tensor) -> Sampled:

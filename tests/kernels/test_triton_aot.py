@@ -19,12 +19,14 @@ KERNELS = {
     "draw",
     "expert_inner",
     "expert_outer",
+    "find_highest",
     "greedy_rows",
     "list_highest",
     "list_likely",
     "mask_logits",
     "merge_highest",
     "merge_splits",
+    "multiply_few_rows",
     "norm_heads_rows",
     "penalize_logits",
     "place_pairs",
@@ -32,6 +34,7 @@ KERNELS = {
     "rotary_write_heads",
     "silu_mul_blocks",
     "sum_experts",
+    "weigh_parts",
     "weigh_rows",
 }
 

@@ -109,7 +109,7 @@ def test_the_work_lists_name_every_pair_of_query_and_key_once(seed: int) -> None
     )
     for token, row, first, end in splits[: work.num_splits]:
         assert 0 < end - first <= SPLIT_TOKENS == work.decode.split_tokens
-        assert first % SPLIT_TOKENS == 0
+        assert first % work.decode.block_n == 0
         seen[row][token - int(starts[row]), first:end] += 1
     for token, first, count, _ in decodes[: work.num_decodes]:
         own = splits[first : first + count]

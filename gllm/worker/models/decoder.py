@@ -85,10 +85,12 @@ class Decoder:
 
     def read_out(self, hidden: Hidden, tokens: Tensor | None = None) -> Tensor:
         """float32 logits [len(tokens), vocab] behind these of the batch's tokens, int64, or behind all."""
+        return self.read_out_narrow(hidden, tokens).float()
+
+    def read_out_narrow(self, hidden: Hidden, tokens: Tensor | None = None) -> Tensor:
+        """The same in the dtype of the activations, as they are computed."""
         x, residual = hidden if tokens is None else (hidden[0][tokens], hidden[1][tokens])
-        return self.lm_head(
-            self.operators.add_rms_norm(x, residual, self.norm, self.facts.norm_eps)[0]
-        ).float()
+        return self.lm_head(self.operators.add_rms_norm(x, residual, self.norm, self.facts.norm_eps)[0])
 
     def angles(self, batch: Batch) -> CosSin:
         """cos and sin of the batch's tokens, float32 [num_tokens, rotated dims / 2]."""
