@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from gllm.kernels import large_pages
 from gllm.kernels.native.library import SIGNATURES, library
@@ -25,7 +25,10 @@ OPERATORS = (
     "gllm_rotary_write", "gllm_silu_mul", "gllm_attention",
 )  # fmt: skip
 MOST_ARGUMENTS = 16
-ALLOCATING = ("aten::empty", "aten::empty_like", "aten::new_empty")
+ALLOCATING = ("empty", "empty_like", "new_empty")
+LOOKING = ("__get__", "__len__", "data_ptr", "stride", "size")  # at a tensor's form
+# Compute nothing as long as what they give lies in memory that they were given.
+VIEWING = ("__getitem__", "view", "reshape", "flatten", "chunk", "unbind", "to", "float", "contiguous")
 ALIGNMENT = 64
 
 native = cast(ctypes.CDLL, library())
@@ -100,11 +103,14 @@ class Replay:
             raise OutOfMemoryError("no memory for the workspace of a decode step")
 
 
-class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own has no types
-    """What was called while it was entered. `obstacle`: what torch computed, so that there is no replay."""
+class Recording(TorchFunctionMode):  # torch's own has no types
+    """What was called while it was entered. `obstacle`: what torch computed, so that there is no replay.
+
+    Not one of torch's modes that see every operator: the first use of those imports for a second.
+    """
 
     def __init__(self, arena: Arena) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.obstacle: str | None = None
         self._arena = arena
@@ -121,15 +127,15 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         _current = None
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
 
-    def __torch_dispatch__(
+    def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        made = func(*args, **(kwargs or {}))
-        if func._schema.name in ALLOCATING:
+        name, made = func.__name__, func(*args, **(kwargs or {}))
+        if name in ALLOCATING:
             return self._arena.take(made.shape, made.dtype)
-        if func._schema.is_mutable or not _views_of(args, made):
-            self.obstacle = self.obstacle or func._schema.name
+        if name not in LOOKING and not (name in VIEWING and _views_of(args, made)):
+            self.obstacle = self.obstacle or name
         return made
 
 
