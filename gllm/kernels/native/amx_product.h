@@ -9,22 +9,30 @@
 
 #define TALL (2 * TILE_ROWS)
 
-/* What is done beside: a little after each instruction for four sums, which leaves the rest of the processor idle. */
+/* What is done while the unit multiplies, which leaves the rest of the processor idle. */
 typedef struct {
     const Weight *weight; /* of which `groups` from `block` on become tiles, `group` of them so far */
     long block, group, groups, groups_at_once;
     char *to;
+    int is_last; /* rows that need the weights multiplied now */
     const Outputs *outputs; /* where finished sums go: of `rows` rows from `start` on, `row` of them so far */
     long panel, start, row, rows, rows_at_once;
     float *sums;
     const float *awaited; /* where the sums in the making will go to, for which memory is asked */
 } Beside;
 
+/* Whether weights are decoded a little after each product, to another place than those multiplied; if not, a block is as
+ * soon as the one in its place is no longer needed. A step of three or six products has room to hide that; of one, it has
+ * not, and what the second cache is spared counts for more. */
+INLINE int is_spread(int x_parts) { return x_parts == 3; }
+
 INLINE void decode_beside(int type, Beside *beside, long count) {
     const long end = beside->group + count < beside->groups ? beside->group + count : beside->groups;
-    for (; beside->group < end; beside->group++) {
-        const long step = beside->group / GROUPS, group = beside->group % GROUPS;
-        decode(type, beside->weight, beside->block + step, group, group + 1, beside->to + step * tiles_bytes(type));
+    while (beside->group < end) {
+        const long step = beside->group / GROUPS, first = beside->group % GROUPS;
+        const long last = first + end - beside->group < GROUPS ? first + end - beside->group : GROUPS;
+        decode(type, beside->weight, beside->block + step, first, last, beside->to + step * tiles_bytes(type));
+        beside->group += last - first;
     }
 }
 
@@ -40,26 +48,26 @@ INLINE void finish_beside(Beside *beside, long count) {
     beside->row = end;
 }
 
-/* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. Neither is kept in the
- * first cache, which is left to what is done beside: each is read once before it would be displaced. */
+/* Tiles 0 to 3: sums of two tiles of rows by the two halves of a panel; 4, 5: x; 6, 7: weights. The first cache is left
+ * to weights and sums: x comes from the second. */
 INLINE void load_x(int tall, const char *first, const char *second) {
     _tile_stream_loadd(4, first, LINE);
     if (tall) _tile_stream_loadd(5, second, LINE);
 }
 
 INLINE void load_weights(int type, const char *w, int part) {
-    _tile_stream_loadd(6, w + part * TILE_BYTES, LINE);
-    _tile_stream_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, LINE);
+    _tile_loadd(6, w + part * TILE_BYTES, LINE);
+    _tile_loadd(7, w + (parts_of(type) + part) * TILE_BYTES, LINE);
 }
 
-INLINE void multiply(int type, int tall, Beside *beside) {
+INLINE void multiply(int type, int x_parts, int tall, Beside *beside) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     if (tall) {
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    decode_beside(type, beside, beside->groups_at_once);
+    if (is_spread(x_parts)) decode_beside(type, beside, beside->groups_at_once);
     finish_beside(beside, beside->rows_at_once);
 }
 
@@ -91,22 +99,23 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
         load_weights(type, w, 0);
         if (x_parts == 3) { /* the smallest products first; from one to the next, one side changes */
             load_x(tall, first + 2 * TILE_BYTES, second + 2 * TILE_BYTES);
-            multiply(type, tall, beside);
+            multiply(type, x_parts, tall, beside);
             load_x(tall, first + TILE_BYTES, second + TILE_BYTES);
-            multiply(type, tall, beside);
+            multiply(type, x_parts, tall, beside);
             if (type == FLOAT32) {
                 load_weights(type, w, 1);
-                multiply(type, tall, beside);
+                multiply(type, x_parts, tall, beside);
             }
         }
         load_x(tall, first, second);
-        multiply(type, tall, beside);
+        multiply(type, x_parts, tall, beside);
         if (type == FLOAT32) {
             load_weights(type, w, 2);
-            multiply(type, tall, beside);
+            multiply(type, x_parts, tall, beside);
             load_weights(type, w, 0);
-            multiply(type, tall, beside);
+            multiply(type, x_parts, tall, beside);
         }
+        if (!is_spread(x_parts) && beside->is_last) decode_beside(type, beside, GROUPS);
     }
     _tile_stored(0, sums, 4 * PANEL);
     _tile_stored(1, sums + 16, 4 * PANEL);

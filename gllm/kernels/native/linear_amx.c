@@ -17,11 +17,13 @@
 
 #include "amx_product.h"
 
-#define KEPT (800L << 10)  /* bytes of x that stay in the second cache */
-#define DECODED (160 << 10) /* bytes of weights that are decoded at once, which stay there, too: twice */
-#define FEW_STEPS 2         /* of float32 weights, whose sums and parts stay in the first cache */
-#define FEW_PAIRS 4         /* of tiles of rows, as many sums as stay there */
-#define GROUP 8             /* panels of a group */
+#define KEPT (800L << 10)     /* bytes of x that stay in the second cache */
+#define DECODED (128 << 10)   /* bytes of decoded weights that do, too */
+#define NEAR_BYTES (24 << 10) /* bytes of them that stay in the first: of float32, and where few rows share them */
+#define FEW_PAIRS 3           /* of tiles of rows are few, */
+#define MOST_PAIRS 8          /* and so many a block of rows has at most; */
+#define NEAR_PAIRS 4          /* of float32 these, whose sums stay there, too */
+#define GROUP 8               /* panels of a group */
 
 /* A product, and how it is cut: blocks of rows by groups of panels are the items that threads take. */
 typedef struct {
@@ -77,6 +79,7 @@ INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *p
         const long row = start + pair * TALL, rows = least(TALL, end - row);
         const char *x = job->x + (row / TALL * job->steps + place->step) * 2 * x_parts * TILE_BYTES;
         float *own = sums + (turn + pair) % slots * TALL * PANEL;
+        beside->is_last = pair + 1 == pairs;
         beside->awaited = address_of(&job->outputs, place->panel, row);
         beside->rows_at_once = (beside->rows - beside->row + calls - 1) / calls;
         if (rows > TILE_ROWS)
@@ -94,22 +97,23 @@ INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *p
     }
 }
 
-INLINE void work(int type, int x_parts, Job *job, char *decoded, float *sums) {
+INLINE void work(int type, int x_parts, Job *job, float *sums) {
+    char decoded[is_spread(x_parts) ? 2 : 1][type == FLOAT32 ? NEAR_BYTES / 2 : DECODED] __attribute__((aligned(64)));
     Beside beside = {.weight = job->weight, .outputs = &job->outputs};
-    Place now, next;
+    const long pairs = job->block_rows / TALL;
+    long turn = 0, half = 0;
+    Place next;
     int more = take_item(job, &next);
     if (!more) return;
-    const long room = job->depth * tiles_bytes(type), pairs = job->block_rows / TALL;
-    long half = 0, turn = 0;
-    begin_decoding(job, &next, decoded, &beside);
+    begin_decoding(job, &next, decoded[half], &beside);
     decode_beside(type, &beside, beside.groups);
     while (more) {
-        const char *weights = beside.to;
-        now = next;
+        const Place now = next;
+        const char *weights = decoded[half];
         more = go_on(job, &next);
-        half = !half;
+        if (is_spread(x_parts)) half = !half;
         if (more)
-            begin_decoding(job, &next, decoded + half * room, &beside);
+            begin_decoding(job, &next, decoded[half], &beside);
         else
             beside.groups = 0;
         multiply_place(type, x_parts, job, &now, weights, sums, turn, &beside);
@@ -119,11 +123,11 @@ INLINE void work(int type, int x_parts, Job *job, char *decoded, float *sums) {
     finish_beside(&beside, beside.rows);
 }
 
-static void any_work(int type, int x_parts, Job *job, char *decoded, float *sums) {
+static void any_work(int type, int x_parts, Job *job, float *sums) {
     switch (type) {
-    case FLOAT32: work(FLOAT32, 3, job, decoded, sums); break;
-    case BFLOAT16: x_parts == 1 ? work(BFLOAT16, 1, job, decoded, sums) : work(BFLOAT16, 3, job, decoded, sums); break;
-    case INT8: x_parts == 1 ? work(INT8, 1, job, decoded, sums) : work(INT8, 3, job, decoded, sums); break;
+    case FLOAT32: work(FLOAT32, 3, job, sums); break;
+    case BFLOAT16: x_parts == 1 ? work(BFLOAT16, 1, job, sums) : work(BFLOAT16, 3, job, sums); break;
+    case INT8: x_parts == 1 ? work(INT8, 1, job, sums) : work(INT8, 3, job, sums); break;
     }
 }
 
@@ -135,13 +139,15 @@ int gllm_has_matrix_unit(void) {
     return answer;
 }
 
-/* How rows, whose parts take `bytes` a step and pair of tiles, are cut, and weights. */
-static void cut(Job *job, int type, long bytes, int threads) {
+/* How rows and weights are cut. */
+static void cut(Job *job, int type, int x_parts, int threads) {
     const long pairs = (job->rows + TALL - 1) / TALL;
-    job->depth = type == FLOAT32 ? FEW_STEPS : least(job->steps, DECODED / tiles_bytes(type));
-    const long kept = KEPT / (job->steps * bytes), most = job->depth < job->steps ? least(kept, FEW_PAIRS) : kept;
-    const long blocks = most > 1 ? (pairs + most - 1) / most : pairs;
-    job->block_rows = (pairs + blocks - 1) / blocks * TALL;
+    const long most = least(KEPT / (job->steps * 2 * x_parts * TILE_BYTES), type == FLOAT32 ? NEAR_PAIRS : MOST_PAIRS);
+    const long blocks = most > 1 ? (pairs + most - 1) / most : pairs, pairs_of_block = (pairs + blocks - 1) / blocks;
+    const int are_few = pairs_of_block <= FEW_PAIRS && !is_spread(x_parts);
+    const long room = type == FLOAT32 ? NEAR_BYTES / 2 : are_few ? NEAR_BYTES : DECODED;
+    job->block_rows = pairs_of_block * TALL;
+    job->depth = least(job->steps, room / tiles_bytes(type));
     job->group = GROUP;
     while (job->group > 1 && blocks * job->panels < 8 * job->group * threads) job->group /= 2;
     job->groups = (job->panels + job->group - 1) / job->group;
@@ -158,11 +164,11 @@ static int multiply_rows(const float *x, const Weight *weight, int type, const f
     job.panels = (out + PANEL - 1) / PANEL;
     const long step_bytes = 2 * parts * TILE_BYTES, pair_bytes = job.steps * step_bytes;
     const int threads = omp_get_max_threads();
-    cut(&job, type, step_bytes, threads);
-    const long decoded_bytes = 2 * job.depth * tiles_bytes(type);
-    const long room = decoded_bytes + sizeof(float) * (job.block_rows + TALL) * PANEL; /* of a thread */
-    char *packed = reserve(&x_space, (rows + TALL - 1) / TALL * pair_bytes), *rooms = reserve(&space, threads * room);
-    if (!packed || !rooms) return 1;
+    cut(&job, type, parts, threads);
+    const long sums_of_thread = (job.block_rows + TALL) * PANEL;
+    char *packed = reserve(&x_space, (rows + TALL - 1) / TALL * pair_bytes);
+    float *sums = reserve(&space, threads * sums_of_thread * sizeof(float));
+    if (!packed || !sums) return 1;
     job.x = packed;
 #pragma omp parallel if (!is_small(rows, in, out, type))
     {
@@ -174,8 +180,7 @@ static int multiply_rows(const float *x, const Weight *weight, int type, const f
             for (long step = 0; step < job.steps; step++)
                 split_step(x + row * in + step * STEP, in - step * STEP, parts, TILE_BYTES, to + step * step_bytes);
         }
-        char *own = rooms + omp_get_thread_num() * room;
-        any_work(type, parts, &job, own, (float *)(own + decoded_bytes));
+        any_work(type, parts, &job, sums + omp_get_thread_num() * sums_of_thread);
         _tile_release();
     }
     return 0;
