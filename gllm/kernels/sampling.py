@@ -6,9 +6,9 @@ alone. What changes the logits before that is in `logits.py`.
 
 A row is read in parts, a program each: `find_highest` finds the likeliest token of each part, `weigh_parts`
 how many tokens, or how much probability, lie how far below the likeliest of all, and `list_likely` makes of
-that a short list of tokens, in order of their ids, that surely holds all that top_k and top_p keep. `draw`, a
+that a short list of tokens, in order of their ids, that surely holds all that the filters keep. `draw`, a
 program a row, finds the least likely kept token by search over the bits of its distance from the likeliest,
-and draws. Rows whose list overflows LIST_SIZE, and rows without these filters, are drawn from the logits.
+and draws. Rows whose list overflows LIST_SIZE, and rows without filters, are drawn from the logits.
 """
 
 import torch
@@ -22,13 +22,18 @@ LIST_SIZE = 8192  # likely tokens a row may list
 PART = 8192  # tokens of a row that a program looks at
 BLOCK = 4096  # tokens that a program reads at once where it has the row to itself
 NUM_WARPS = 16
-PART_WARPS = 8
+PART_WARPS = 4
+DRAW_BLOCK = 2048  # tokens that a program which draws reads at once
+DRAW_WARPS = 8
+PIECE = 512  # tokens of a part at once
 NUM_REACHES = 8  # candidate depths of the list: so many steps of REACH_STEP, the first is 0
 REACH_STEP = 2.0  # below the likeliest, in units of temperature
 MARGIN = 1.0001  # float32 rounding of the sums that choose among them
 
 _PART = tl.constexpr(PART)
 _BLOCK = tl.constexpr(BLOCK)
+_PIECE = tl.constexpr(PIECE)
+_DRAW_BLOCK = tl.constexpr(DRAW_BLOCK)
 _LIST_SIZE = tl.constexpr(LIST_SIZE)
 _NUM_REACHES = tl.constexpr(NUM_REACHES)
 _REACH_STEP = tl.constexpr(REACH_STEP)
@@ -36,7 +41,6 @@ _MARGIN = tl.constexpr(MARGIN)
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
 _NO_TOKEN = tl.constexpr(0x7FFFFFFF)
 _LEAST_KEY = tl.constexpr(0x7F7FFFFF)  # of the least float32: all that is possible
-_SEARCHES = tl.constexpr(19)  # of a quarter of what is left: 31 bits, and the last few keys one by one
 
 
 @triton.jit
@@ -63,18 +67,23 @@ def greedy_rows(logits, out, row_stride, vocab):
 
 
 @triton.jit
-def _part(logits, row_stride, vocab):
-    """The ids and logits of this program's part of its row; NaN counts as impossible."""
-    token = tl.program_id(1) * _PART + tl.arange(0, _PART)
-    at = logits + tl.program_id(0).to(tl.int64) * row_stride + token
-    x = tl.load(at, mask=token < vocab, other=float("-inf")).to(tl.float32)
-    return token, tl.where(x == x, x, float("-inf"))
+def _logits(row, token, vocab):
+    """Logits of a row; those behind its end and NaN count as impossible."""
+    x = tl.load(row + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
+    return tl.where(x == x, x, float("-inf"))
+
+
+@triton.jit
+def _depth(row, token, vocab, highest, temperature):
+    """How far tokens lie below the likeliest, at most 0, in units of temperature."""
+    return (_logits(row, token, vocab) - highest) / temperature
 
 
 @triton.jit
 def find_highest(logits, highest_of, token_of, row_stride, vocab):
     """highest_of float32 and token_of int32 [rows, parts]: the highest logit of each part, its lowest id."""
-    token, x = _part(logits, row_stride, vocab)
+    token = tl.program_id(1) * _PART + tl.arange(0, _PART)
+    x = _logits(logits + tl.program_id(0).to(tl.int64) * row_stride, token, vocab)
     highest = tl.max(x, 0)
     part = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
     tl.store(highest_of + part, highest)
@@ -88,13 +97,13 @@ def _is_by_count(top_k, vocab):
 
 @triton.jit
 def weigh_parts(
-    logits, temperatures, top_ks, top_ps, out, highest_of, token_of, highests, masses, nums_held, masses_held,
-    row_stride, vocab, PARTS: tl.constexpr,
+    logits, temperatures, top_ks, top_ps, log_min_ps, out, highest_of, token_of, highests, masses, nums_held,
+    masses_held, row_stride, vocab, PARTS: tl.constexpr, HAS_MIN_P: tl.constexpr,
 ):  # fmt: skip
     """Writes per row out, the greedy token, and highests float32. Per part of a row that is drawn masses
-    float64: the probability of its tokens, in units of the likeliest's; and of rows with top_k or top_p,
+    float64: the probability of its tokens, in units of the likeliest's; and of filtered rows,
     within each reach, nums_held int32 and masses_held float32 [rows, parts, NUM_REACHES]: how many tokens,
-    and their probability. The latter is not written where top_k decides."""
+    and their probability."""
     row = tl.program_id(0).to(tl.int64)
     num_parts = tl.num_programs(1)
     part = row * num_parts + tl.program_id(1)
@@ -107,24 +116,34 @@ def weigh_parts(
         tl.store(highests + row, highest)
     temperature = tl.load(temperatures + row)
     if temperature >= _GREEDY_BELOW:
-        _, x = _part(logits, row_stride, vocab)
-        x = (x - highest) / temperature
-        share = tl.exp(x)
-        tl.store(masses + part, tl.sum(share.to(tl.float64), 0))
-        by_count = _is_by_count(tl.load(top_ks + row), vocab)
-        if by_count | (tl.load(top_ps + row) < 1.0):
-            for index in tl.static_range(_NUM_REACHES):
-                within = x >= 0.0 - index * _REACH_STEP
-                tl.store(nums_held + part * _NUM_REACHES + index, tl.sum(within.to(tl.int32), 0))
-                if by_count == 0:
-                    held = tl.sum(tl.where(within, share, 0.0), 0)
-                    tl.store(masses_held + part * _NUM_REACHES + index, held)
+        is_filtered = _is_by_count(tl.load(top_ks + row), vocab) | (tl.load(top_ps + row) < 1.0)
+        if HAS_MIN_P:
+            is_filtered = is_filtered | (tl.load(log_min_ps + row) > float("-inf"))
+        first = tl.program_id(1) * _PART
+        i = tl.arange(0, _PIECE)
+        reach = tl.arange(0, _NUM_REACHES) * _REACH_STEP
+        mass = tl.zeros((_PIECE,), tl.float64)
+        num_held = tl.zeros((_NUM_REACHES, _PIECE), tl.int32)
+        mass_held = tl.zeros((_NUM_REACHES, _PIECE), tl.float32)
+        for start in tl.range(first, tl.minimum(first + _PART, vocab), _PIECE):
+            x = _depth(logits + row * row_stride, start + i, vocab, highest, temperature)
+            share = tl.exp(x)
+            mass += share.to(tl.float64)
+            if is_filtered:
+                within = x[None, :] >= 0.0 - reach[:, None]
+                num_held += within.to(tl.int32)
+                mass_held += tl.where(within, share[None, :], 0.0)
+        tl.store(masses + part, tl.sum(mass, 0))
+        if is_filtered:
+            at = part * _NUM_REACHES + tl.arange(0, _NUM_REACHES)
+            tl.store(nums_held + at, tl.sum(num_held, 1))
+            tl.store(masses_held + at, tl.sum(mass_held, 1))
 
 
 @triton.jit
 def list_likely(
-    logits, temperatures, top_ks, top_ps, highests, masses, nums_held, masses_held, counts, listed, tokens,
-    row_stride, vocab, PARTS: tl.constexpr,
+    logits, temperatures, top_ks, top_ps, log_min_ps, highests, masses, nums_held, masses_held, counts,
+    listed, tokens, row_stride, vocab, PARTS: tl.constexpr, HAS_MIN_P: tl.constexpr,
 ):  # fmt: skip
     """Writes per row: counts int32, the length of its list, -1 for none; listed float32 and tokens int32
     [rows, LIST_SIZE]: (logit - highest) / temperature, and its id."""
@@ -135,8 +154,13 @@ def list_likely(
     top_k = tl.load(top_ks + row)
     top_p = tl.load(top_ps + row)
     by_count = _is_by_count(top_k, vocab)
+    is_filtered = by_count | (top_p < 1.0)
+    log_min_p = float("-inf")
+    if HAS_MIN_P:
+        log_min_p = tl.load(log_min_ps + row)
+        is_filtered = is_filtered | (log_min_p > float("-inf"))
     count = -1
-    if (temperature >= _GREEDY_BELOW) & (by_count | (top_p < 1.0)):
+    if (temperature >= _GREEDY_BELOW) & is_filtered:
         p = tl.arange(0, PARTS)
         index = tl.arange(0, _NUM_REACHES)
         at = (row * num_parts + p[:, None]) * _NUM_REACHES + index[None, :]
@@ -144,6 +168,8 @@ def list_likely(
         num_held = tl.load(nums_held + at, mask=known, other=0)
         if by_count:
             is_enough = tl.sum(num_held, 0) >= top_k
+        elif top_p >= 1.0:
+            is_enough = index * _REACH_STEP >= 0.0 - log_min_p
         else:
             mass = tl.sum(tl.load(masses + row * num_parts + p, mask=p < num_parts, other=0.0), 0)
             held = tl.sum(tl.load(masses_held + at, mask=known, other=0.0), 0)
@@ -152,14 +178,17 @@ def list_likely(
         num_of = tl.sum(tl.where(index[None, :] == chosen, num_held, 0), 1)
         count = tl.sum(num_of, 0)
         if (chosen < _NUM_REACHES) & (count <= _LIST_SIZE):
-            token, x = _part(logits, row_stride, vocab)
-            x = (x - tl.load(highests + row)) / temperature
-            likely = x >= 0.0 - chosen * _REACH_STEP
-            found = likely.to(tl.int32)
-            before = tl.sum(tl.where(p < part, num_of, 0), 0)
-            at_list = row * _LIST_SIZE + before + tl.cumsum(found, 0) - found
-            tl.store(listed + at_list, x, mask=likely)
-            tl.store(tokens + at_list, token, mask=likely)
+            highest = tl.load(highests + row)
+            i = tl.arange(0, _PIECE)
+            end = row * _LIST_SIZE + tl.sum(tl.where(p < part, num_of, 0), 0)  # of the list so far
+            for first in tl.range(part * _PART, tl.minimum((part + 1) * _PART, vocab), _PIECE):
+                x = _depth(logits + row * row_stride, first + i, vocab, highest, temperature)
+                likely = x >= 0.0 - chosen * _REACH_STEP
+                found = likely.to(tl.int32)
+                at_list = end + tl.cumsum(found, 0) - found
+                tl.store(listed + at_list, x, mask=likely)
+                tl.store(tokens + at_list, first + i, mask=likely)
+                end += tl.sum(found, 0)
         else:
             count = -1
     if part == 0:
@@ -169,7 +198,7 @@ def list_likely(
 @triton.jit
 def _below(listed, logits, is_listed, first, length, highest, temperature):
     """A block of (logit - highest) / temperature, at most 0; -inf behind the end."""
-    i = first + tl.arange(0, _BLOCK)
+    i = first + tl.arange(0, _DRAW_BLOCK)
     if is_listed:
         x = tl.load(listed + i, mask=i < length, other=float("-inf"))
     else:
@@ -187,8 +216,8 @@ def _key(x):
 @triton.jit
 def _held(listed, logits, is_listed, length, highest, temperature, last_key):
     """The probability of the tokens with keys up to `last_key`, times a constant."""
-    held = tl.zeros((_BLOCK,), tl.float64)
-    for first in tl.range(0, length, _BLOCK):
+    held = tl.zeros((_DRAW_BLOCK,), tl.float64)
+    for first in tl.range(0, length, _DRAW_BLOCK):
         x = _below(listed, logits, is_listed, first, length, highest, temperature)
         held += tl.where(_key(x) <= last_key, tl.exp(x), 0.0).to(tl.float64)
     return tl.sum(held, 0)
@@ -205,10 +234,10 @@ def _least_key(
     low = last_key * 0 - 1
     high = last_key
     quarter = tl.arange(0, 4)
-    for _ in tl.range(0, _SEARCHES):
+    while high - low > 1:
         border = tl.minimum(low + tl.maximum((high - low) // 4, 1) * (quarter + 1), high)
-        held = tl.zeros((4, _BLOCK), tl.float64)
-        for first in tl.range(0, length, _BLOCK):
+        held = tl.zeros((4, _DRAW_BLOCK), tl.float64)
+        for first in tl.range(0, length, _DRAW_BLOCK):
             x = _below(listed, logits, is_listed, first, length, highest, temperature)
             share = tl.where(x > float("-inf"), 1.0, 0.0) if BY_COUNT else tl.exp(x)
             held += tl.where(_key(x)[None, :] <= border[:, None], share[None, :], 0.0).to(tl.float64)
@@ -287,11 +316,11 @@ def draw(
         seen_last = 0
         chosen = tl.zeros((), tl.int32) + _NO_TOKEN
         final = tl.zeros((), tl.int32)  # the last kept one, should rounding leave the target beyond all
-        for first in tl.range(start, length, _BLOCK):
+        for first in tl.range(start, length, _DRAW_BLOCK):
             if chosen == _NO_TOKEN:
                 x = _below(listed, logits, is_listed, first, length, highest, temperature)
                 key = _key(x)
-                index = first + tl.arange(0, _BLOCK)
+                index = first + tl.arange(0, _DRAW_BLOCK)
                 equal = (key == last_key).to(tl.int32)
                 kept = (index < length) & (key <= last_key)
                 if seen_last + tl.sum(equal, 0) > num_last:
@@ -345,19 +374,20 @@ def sample(
         counts = table(dtype=torch.int32)
         lists = table(LIST_SIZE), table(LIST_SIZE, dtype=torch.int32)
         size = logits.stride(0), vocab
-        filters = temperature, top_k, top_p
+        has_min_p = log_min_p is not None
+        filters = temperature, top_k, top_p, log_min_p if has_min_p else top_p
         find_highest[grid](logits, highest_of, token_of, *size, num_warps=PART_WARPS)
         weigh_parts[grid](
-            logits, *filters, out, highest_of, token_of, highests, masses, *held, *size, parts,
+            logits, *filters, out, highest_of, token_of, highests, masses, *held, *size, parts, has_min_p,
             num_warps=PART_WARPS,
         )  # fmt: skip
         list_likely[grid](
-            logits, *filters, highests, masses, *held, counts, *lists, *size, parts, num_warps=PART_WARPS
-        )
-        has_min_p = log_min_p is not None
+            logits, *filters, highests, masses, *held, counts, *lists, *size, parts, has_min_p,
+            num_warps=PART_WARPS,
+        )  # fmt: skip
         draw[(rows,)](
-            logits, *filters, log_min_p if has_min_p else top_p, seed, position, out, highests, masses,
-            counts, *lists, *size, num_parts, parts, has_min_p, num_warps=NUM_WARPS,
+            logits, *filters, seed, position, out, highests, masses, counts, *lists, *size, num_parts, parts,
+            has_min_p, num_warps=DRAW_WARPS,
         )  # fmt: skip
     return out
 

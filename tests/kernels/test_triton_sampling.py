@@ -67,6 +67,18 @@ def test_min_p_keeps_what_the_reference_keeps(spread: float, ties: bool) -> None
     assert got.tolist() != reference.sample(logits, *arguments).tolist()
 
 
+def test_rows_of_several_parts_are_drawn_as_the_reference_draws() -> None:
+    """The last part is short; likely tokens lie in all of them, in one, and in the last alone."""
+    torch.manual_seed(7)
+    logits = torch.randn(6, 2 * sampling.PART + 300) * torch.tensor([0.5, 2.0, 5.0]).repeat(2)[:, None]
+    logits[3, 100:200] += 30.0
+    logits[4, -50:] += 30.0
+    arguments = columns(6, seed=8)
+    assert sampling.sample(logits, *arguments).tolist() == reference.sample(logits, *arguments).tolist()
+    everything = torch.ones(6), torch.zeros(6, dtype=torch.int32), torch.ones(6), *arguments[3:]
+    assert sampling.sample(logits, *everything).tolist() == reference.sample(logits, *everything).tolist()
+
+
 def test_greedy_takes_the_lowest_id_of_the_likeliest() -> None:
     logits = torch.randn(4, 5000).bfloat16()
     logits[0, [17, 4000]] = 9.0
