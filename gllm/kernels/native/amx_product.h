@@ -127,18 +127,9 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
 
 /* A tile of few rows is no taller than they are, so that no more is loaded. */
 static void configure(long rows) {
-    struct __attribute__((packed)) {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t bytes_of_row[16];
-        uint8_t rows[16];
-    } tiles = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        tiles.bytes_of_row[i] = 64;
-        tiles.rows[i] = i < 6 && rows < TILE_ROWS ? rows : TILE_ROWS;
-    }
-    /* gcc 12 believes that only 8 bytes are read, and may drop the others. */
-    __asm__ volatile("" : : "r"(&tiles) : "memory");
-    _tile_loadconfig(&tiles);
+    const int x_rows = rows < TILE_ROWS ? rows : TILE_ROWS;
+    configure_tiles((const int[8]){x_rows, x_rows, x_rows, x_rows, x_rows, x_rows, TILE_ROWS, TILE_ROWS},
+                    (const int[8]){LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE});
 }
 
 #endif

@@ -31,7 +31,9 @@ typedef struct {
     const char *x; /* [rows / TALL][steps][2][x_parts][16][32] */
     Outputs outputs;
     long rows, block_rows, steps, panels, group, groups, items;
-    long depth; /* steps whose weights are decoded at once */
+    long span;  /* steps of x that stay in the second cache: of a group's panels these are multiplied before the next */
+    long depth; /* steps whose weights are decoded at once, of which a span is a multiple */
+    long slots; /* for the sums of pairs of tiles that a thread has at once: one more than are summed */
     long taken; /* items */
 } Job;
 
@@ -51,12 +53,16 @@ static int take_item(Job *job, Place *place) {
 
 /* On to the next place, if there is one. */
 static int go_on(Job *job, Place *place) {
+    const long span = place->step / job->span * job->span;
     place->step += job->depth;
-    if (place->step < job->steps) return 1;
-    place->step = 0;
+    if (place->step < least(span + job->span, job->steps)) return 1;
     place->panel++;
-    if (place->panel < job->panels && place->panel % job->group) return 1;
-    return take_item(job, place);
+    if (place->panel < job->panels && place->panel % job->group) {
+        place->step = span;
+        return 1;
+    }
+    place->panel = (place->panel - 1) / job->group * job->group;
+    return place->step < job->steps || take_item(job, place);
 }
 
 /* The weights of a place are next to be decoded. */
@@ -67,18 +73,19 @@ static void begin_decoding(const Job *job, const Place *place, char *to, Beside 
     beside->to = to;
 }
 
-/* The rows of a place's item by its weights. sums: of pairs of tiles, in turn, one more than an item has. */
+/* The rows of a place's item by its weights. sums: in slots, of which `turn` is the first of those in use. */
 INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *place, const char *weights, float *sums,
                            long turn, Beside *beside) {
     const long start = place->item / job->groups * job->block_rows, end = least(start + job->block_rows, job->rows);
     const long steps = least(job->depth, job->steps - place->step), calls = steps * calls_of_step(type, x_parts);
-    const long slots = job->block_rows / TALL + 1, pairs = (end - start + TALL - 1) / TALL;
+    const long pairs = (end - start + TALL - 1) / TALL;
+    const long first = job->span < job->steps ? turn + place->panel % job->group * (job->block_rows / TALL) : turn;
     const int is_first = place->step == 0, is_last = place->step + steps == job->steps;
     beside->groups_at_once = (beside->groups + pairs * calls - 1) / (pairs * calls);
     for (long pair = 0; pair < pairs; pair++) {
         const long row = start + pair * TALL, rows = least(TALL, end - row);
         const char *x = job->x + (row / TALL * job->steps + place->step) * 2 * x_parts * TILE_BYTES;
-        float *own = sums + (turn + pair) % slots * TALL * PANEL;
+        float *own = sums + (first + pair) % job->slots * TALL * PANEL;
         beside->is_last = pair + 1 == pairs;
         beside->awaited = address_of(&job->outputs, place->panel, row);
         beside->rows_at_once = (beside->rows - beside->row + calls - 1) / calls;
@@ -100,7 +107,6 @@ INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *p
 INLINE void work(int type, int x_parts, Job *job, float *sums) {
     char decoded[is_spread(x_parts) ? 2 : 1][type == FLOAT32 ? NEAR_BYTES / 2 : DECODED] __attribute__((aligned(64)));
     Beside beside = {.weight = job->weight, .outputs = &job->outputs};
-    const long pairs = job->block_rows / TALL;
     long turn = 0, half = 0;
     Place next;
     int more = take_item(job, &next);
@@ -118,7 +124,8 @@ INLINE void work(int type, int x_parts, Job *job, float *sums) {
             beside.groups = 0;
         multiply_place(type, x_parts, job, &now, weights, sums, turn, &beside);
         decode_beside(type, &beside, beside.groups);
-        if (now.step + job->depth >= job->steps) turn = (turn + pairs) % (pairs + 1);
+        if (next.item != now.item || (job->span == job->steps && next.panel != now.panel))
+            turn = (turn + job->slots - 1) % job->slots;
     }
     finish_beside(&beside, beside.rows);
 }
@@ -142,15 +149,20 @@ int gllm_has_matrix_unit(void) {
 /* How rows and weights are cut. */
 static void cut(Job *job, int type, int x_parts, int threads) {
     const long pairs = (job->rows + TALL - 1) / TALL;
-    const long most = least(KEPT / (job->steps * 2 * x_parts * TILE_BYTES), type == FLOAT32 ? NEAR_PAIRS : MOST_PAIRS);
-    const long blocks = most > 1 ? (pairs + most - 1) / most : pairs, pairs_of_block = (pairs + blocks - 1) / blocks;
+    const long bytes = 2 * x_parts * TILE_BYTES; /* of a step of a pair */
+    long most = least(KEPT / (job->steps * bytes), type == FLOAT32 ? NEAR_PAIRS : MOST_PAIRS);
+    if (most < NEAR_PAIRS) most = NEAR_PAIRS;
+    const long blocks = (pairs + most - 1) / most, pairs_of_block = (pairs + blocks - 1) / blocks;
     const int are_few = pairs_of_block <= FEW_PAIRS && !is_spread(x_parts);
     const long room = type == FLOAT32 ? NEAR_BYTES / 2 : are_few ? NEAR_BYTES : DECODED;
     job->block_rows = pairs_of_block * TALL;
-    job->depth = least(job->steps, room / tiles_bytes(type));
+    job->span = least(job->steps, KEPT / (pairs_of_block * bytes));
+    job->depth = least(job->span, room / tiles_bytes(type));
+    if (job->span < job->steps) job->span -= job->span % job->depth;
     job->group = GROUP;
     while (job->group > 1 && blocks * job->panels < 8 * job->group * threads) job->group /= 2;
     job->groups = (job->panels + job->group - 1) / job->group;
+    job->slots = (job->span < job->steps ? job->group : 1) * pairs_of_block + 1;
     job->items = blocks * job->groups;
 }
 
@@ -165,7 +177,7 @@ static int multiply_rows(const float *x, const Weight *weight, int type, const f
     const long step_bytes = 2 * parts * TILE_BYTES, pair_bytes = job.steps * step_bytes;
     const int threads = omp_get_max_threads();
     cut(&job, type, parts, threads);
-    const long sums_of_thread = (job.block_rows + TALL) * PANEL;
+    const long sums_of_thread = job.slots * TALL * PANEL;
     char *packed = reserve(&x_space, (rows + TALL - 1) / TALL * pair_bytes);
     float *sums = reserve(&space, threads * sums_of_thread * sizeof(float));
     if (!packed || !sums) return 1;
