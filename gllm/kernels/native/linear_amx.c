@@ -151,7 +151,7 @@ static void cut(Job *job, int type, int x_parts, int threads) {
     const long pairs = (job->rows + TALL - 1) / TALL;
     const long bytes = 2 * x_parts * TILE_BYTES; /* of a step of a pair */
     long most = least(KEPT / (job->steps * bytes), type == FLOAT32 ? NEAR_PAIRS : MOST_PAIRS);
-    if (most < NEAR_PAIRS) most = NEAR_PAIRS;
+    if (most < 2) most = NEAR_PAIRS; /* of some steps each time */
     const long blocks = (pairs + most - 1) / most, pairs_of_block = (pairs + blocks - 1) / blocks;
     const int are_few = pairs_of_block <= FEW_PAIRS && !is_spread(x_parts);
     const long room = type == FLOAT32 ? NEAR_BYTES / 2 : are_few ? NEAR_BYTES : DECODED;
