@@ -22,7 +22,8 @@ LIST_SIZE = 8192  # likely tokens a row may list
 PART = 8192  # tokens of a row that a program looks at
 BLOCK = 4096  # tokens that a program reads at once where it has the row to itself
 NUM_WARPS = 16
-PART_WARPS = 4
+PART_WARPS = 4  # of a program that takes a part piece by piece ...
+HIGHEST_WARPS = 8  # ... or at once
 DRAW_BLOCK = 2048  # tokens that a program which draws reads at once
 DRAW_WARPS = 8
 PIECE = 512  # tokens of a part at once
@@ -376,7 +377,7 @@ def sample(
         size = logits.stride(0), vocab
         has_min_p = log_min_p is not None
         filters = temperature, top_k, top_p, log_min_p if has_min_p else top_p
-        find_highest[grid](logits, highest_of, token_of, *size, num_warps=PART_WARPS)
+        find_highest[grid](logits, highest_of, token_of, *size, num_warps=HIGHEST_WARPS)
         weigh_parts[grid](
             logits, *filters, out, highest_of, token_of, highests, masses, *held, *size, parts, has_min_p,
             num_warps=PART_WARPS,
