@@ -137,7 +137,7 @@ def test_a_row_is_the_same_in_any_batch_where_neither_rows_nor_weights_stay_in_a
     weight, scale = in_8_bits(weight) if dtype == torch.int8 else (weight.to(dtype), None)
     multiply = product(weight, scale=scale, on_matrix_unit=on_matrix_unit)
     together = multiply(x)
-    for first, last in ((0, 2), (3, 40), (70, 150), (0, 64)):
+    for first, last in ((0, 2), (3, 40), (3, 35), (70, 150), (0, 64)):
         torch.testing.assert_close(multiply(x[first:last].contiguous()), together[first:last], **EXACT)
 
 

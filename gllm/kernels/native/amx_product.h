@@ -75,9 +75,9 @@ INLINE void multiply(int type, int x_parts, int tall, Beside *beside) {
 INLINE int calls_of_step(int type, int x_parts) { return x_parts == 1 ? 1 : type == FLOAT32 ? 6 : 3; }
 
 /* One or two tiles of rows, times `steps` steps of weights. x: [steps][2][x_parts][16][32]; sums: [rows][PANEL], of the
- * steps before unless these are the first. */
+ * steps before unless these are the first; what is neither loaded nor stored stays in the unit. */
 INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const char *weights, long steps, float *sums,
-                           int is_first, Beside *beside) {
+                           int is_first, int is_loaded, int is_stored, Beside *beside) {
     if (is_first) {
         _tile_zero(0);
         _tile_zero(1);
@@ -85,7 +85,7 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
             _tile_zero(2);
             _tile_zero(3);
         }
-    } else {
+    } else if (is_loaded) {
         _tile_loadd(0, sums, 4 * PANEL);
         _tile_loadd(1, sums + 16, 4 * PANEL);
         if (tall) {
@@ -117,11 +117,13 @@ INLINE void multiply_steps(int type, int x_parts, int tall, const char *x, const
         }
         if (!is_spread(x_parts) && beside->is_last) decode_beside(type, beside, GROUPS);
     }
-    _tile_stored(0, sums, 4 * PANEL);
-    _tile_stored(1, sums + 16, 4 * PANEL);
-    if (tall) {
-        _tile_stored(2, sums + 16 * PANEL, 4 * PANEL);
-        _tile_stored(3, sums + 16 * PANEL + 16, 4 * PANEL);
+    if (is_stored) {
+        _tile_stored(0, sums, 4 * PANEL);
+        _tile_stored(1, sums + 16, 4 * PANEL);
+        if (tall) {
+            _tile_stored(2, sums + 16 * PANEL, 4 * PANEL);
+            _tile_stored(3, sums + 16 * PANEL + 16, 4 * PANEL);
+        }
     }
 }
 

@@ -81,6 +81,9 @@ INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *p
     const long pairs = (end - start + TALL - 1) / TALL;
     const long first = job->span < job->steps ? turn + place->panel % job->group * (job->block_rows / TALL) : turn;
     const int is_first = place->step == 0, is_last = place->step + steps == job->steps;
+    const int is_kept = pairs == 1; /* sums, in the unit, until a span ends */
+    const int is_loaded = !is_kept || place->step % job->span == 0;
+    const int is_stored = !is_kept || is_last || (place->step + steps) % job->span == 0;
     beside->groups_at_once = (beside->groups + pairs * calls - 1) / (pairs * calls);
     for (long pair = 0; pair < pairs; pair++) {
         const long row = start + pair * TALL, rows = least(TALL, end - row);
@@ -90,9 +93,9 @@ INLINE void multiply_place(int type, int x_parts, const Job *job, const Place *p
         beside->awaited = address_of(&job->outputs, place->panel, row);
         beside->rows_at_once = (beside->rows - beside->row + calls - 1) / calls;
         if (rows > TILE_ROWS)
-            multiply_steps(type, x_parts, 1, x, weights, steps, own, is_first, beside);
+            multiply_steps(type, x_parts, 1, x, weights, steps, own, is_first, is_loaded, is_stored, beside);
         else
-            multiply_steps(type, x_parts, 0, x, weights, steps, own, is_first, beside);
+            multiply_steps(type, x_parts, 0, x, weights, steps, own, is_first, is_loaded, is_stored, beside);
         if (is_last) {
             finish_beside(beside, beside->rows);
             beside->panel = place->panel;
