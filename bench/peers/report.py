@@ -99,22 +99,27 @@ def _block(dtype: str, group: list[Row], count: int) -> Iterator[str]:
 
 
 def _ratios(ours: Row, peers: list[Row], columns: Sequence[tuple[str, int]]) -> Iterator[str]:
-    if not peers:
-        return
-    yield (
-        f"  {'ours / best peer':<22}"
-        + "".join(
-            _ratio(ours.median(*key), _best(peers, key), width)
-            for key, width in zip(columns, (24, 22, 24), strict=True)
-        )
-        + _ratio(ours.first_token_s, min((row.first_token_s or 1e9 for row in peers), default=None), 8)
-        + _ratio(ours.peak_bytes, min((row.peak_bytes for row in peers), default=None), 9)
-    )
+    others = [row for row in peers if not row.engine.startswith(OURS)]
+    if others:
+        yield _to_best("ours", ours, others, columns)
     for peer in peers:
+        if peer not in others and others:
+            yield _to_best(peer.engine.removeprefix(f"{OURS} "), peer, others, columns)
         yield f"  {f'ours / {peer.engine}':<22}" + "".join(
             _ratio(ours.median(*key), peer.median(*key), width)
             for key, width in zip(columns, (24, 22, 24), strict=True)
         )
+
+
+def _to_best(name: str, row: Row, others: list[Row], columns: Sequence[tuple[str, int]]) -> str:
+    """The ratios of one of our ways to the best of other engines."""
+    rates = "".join(
+        _ratio(row.median(*key), _best(others, key), width)
+        for key, width in zip(columns, (24, 22, 24), strict=True)
+    )
+    start = _ratio(row.first_token_s, min(other.first_token_s or 1e9 for other in others), 8)
+    memory = _ratio(row.peak_bytes, min(other.peak_bytes for other in others), 9)
+    return f"  {f'{name} / best peer':<22}{rates}{start}{memory}"
 
 
 def _best(peers: list[Row], key: tuple[str, int]) -> float | None:

@@ -65,9 +65,9 @@ def _demand(options: WorkerOptions, model: Model) -> Demand:
     )
     per_token += packed * max(facts.hidden_size, q_size, facts.intermediate_size)
     rows = min(options.max_num_seqs, options.max_num_batched_tokens)
-    table_bytes = 4 * options.max_num_seqs // page_size + 1
     has_graphs = platform.behind is not None and options.cuda_graphs
     recorded_rows = min(rows, MOST_ROWS) if ops.recorder is not None else 0
+    table_bytes = 4 * (options.max_num_seqs + recorded_rows) // page_size + 1
     # Of logits that graphs or programs leave.
     kept_rows = max(rows, platform.fewest_tokens) if has_graphs else recorded_rows
     logits_bytes = _logits_bytes(rows, options.max_num_seqs, facts.vocab_size, activations.itemsize)

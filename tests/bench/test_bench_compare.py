@@ -104,6 +104,14 @@ def test_the_table_has_medians_spread_and_ratios() -> None:
     assert second == "vllm 1.0 40.0 [40.0, 40.0] 50.0 [50.0, 50.0] - 8.0 2048 0.40 1/2"
     assert best == "ours / best peer 1.25 - - 0.25 0.50"
     assert each == "ours / vllm 1.25 - -"
+    lines.append({"engine": "gllm f32 math", **start, "first_token_s": 1.0})
+    lines.append(line("gllm f32 math", "offline", 0.5))
+    *_, best, each, widened, widened_each, blank = (" ".join(one.split()) for one in list(table(lines))[:9])
+    assert (best, each) == ("ours / best peer 1.25 - - 0.25 0.50", "ours / vllm 1.25 - -"), (
+        "others' best alone"
+    )
+    assert widened == "f32 math / best peer 2.50 - - 0.12 0.50"
+    assert (widened_each, blank) == ("ours / gllm f32 math 0.50 - -", "")
 
 
 def test_a_line_of_the_file_is_a_json_object(tmp_path: Path) -> None:

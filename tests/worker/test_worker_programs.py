@@ -1,5 +1,6 @@
 """Replayed decode steps give the bits of steps that are called, and what cannot be replayed is called."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from gllm.kernels.native.library import library
 from gllm.worker.programs import MOST_ROWS
 from gllm.worker.runner import ModelRunner
 from tests.numerics.hand_made import Running, generate, runner_of
-from tests.numerics.oracle import random_model, write
+from tests.numerics.oracle import SHAPES, random_model, write
 
 if library() is None:
     pytest.skip("no C compiler here; then every step runs call by call", allow_module_level=True)
@@ -60,6 +61,17 @@ def test_a_replayed_step_gives_the_bits_of_a_called_one(
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_replayed_step_splits_a_long_context_as_a_called_one(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Across 256 tokens, from where on attention weighs a context in parts."""
+    config = copy.deepcopy(SHAPES["llama2"])
+    config.max_position_embeddings = 1024
+    path = write(random_model(config), tmp_path, dtype)
+    prompts = [[n % 90 for n in range(240)], [1, 2, 3]]
+    replayed = generate(runner_of(path, dtype=dtype), prompts, 30)
+    assert results(replayed) == results(generate(called(runner_of(path, dtype=dtype)), prompts, 30))
+
+
 def test_a_model_whose_experts_torch_computes_is_called_and_says_why(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -71,6 +83,22 @@ def test_a_model_whose_experts_torch_computes_is_called_and_says_why(
     assert runner._programs.obstacle == "softmax"  # of the router
     assert "the model needs softmax" in caplog.text
     assert results(replayed) == results(generate(called(runner_of(path)), PROMPTS, 6))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_replayed_step_of_many_rows_gives_the_tokens_of_a_called_one(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """On either side of the numbers of rows for which a product has another way."""
+    path = write(random_model("llama3.1"), tmp_path, dtype)
+    prompts = [[n, n + 1] for n in range(MOST_ROWS)]
+    made = []
+    for prepare in (called, lambda runner: runner):
+        runner = prepare(runner_of(path, num_slots=MOST_ROWS, dtype=dtype))
+        made.append(generate(runner, prompts, 5, admitted_per_step=13))
+    assert runner._programs is not None
+    assert {rows > 16 for rows in runner._programs._replays} == {False, True}
+    assert results(made[0]) == results(made[1])
 
 
 def test_more_rows_than_programs_are_made_for_are_called(tmp_path: Path) -> None:
