@@ -94,11 +94,8 @@ def packed(
 
     made: Tensor | Weight
     if not on_matrix_unit:  # of 16 bits the halves are interleaved, as linear.c wants them
-        made = _copied(
-            _panels(weight, is_gated).permute(
-                (0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2)
-            )
-        )
+        order = (0, 3, 2, 1) if weight.dtype == torch.bfloat16 else (0, 3, 1, 2)
+        made = _copied(_panels(weight, is_gated).permute(order))
     elif weight.dtype == torch.int8:
         padded = F.pad(_panels(weight, is_gated), (0, -weight.shape[1] % STEP))
         made = Weight(_copied(padded.reshape(*padded.shape[:-1], -1, 2).permute(0, 3, 1, 2, 4)))

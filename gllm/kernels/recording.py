@@ -46,10 +46,8 @@ class _Call(ctypes.Structure):
     _fields_ = (("operator", ctypes.c_long), ("given", _Argument * MOST_ARGUMENTS))
 
 
-FIELDS: dict[type, str] = {
-    ctypes.c_void_p: "at",
-    ctypes.c_float: "real",
-}  # of an argument, by its kind; others are whole
+# Of an argument, by its kind in `SIGNATURES`; others are whole.
+FIELDS: dict[type, str] = {ctypes.c_void_p: "at", ctypes.c_float: "real"}
 
 
 class Arena:
@@ -103,7 +101,7 @@ class Replay:
             raise OutOfMemoryError("no memory for the workspace of a decode step")
 
 
-class Recording(TorchFunctionMode):  # torch's own has no types
+class Recording(TorchFunctionMode):
     """What was called while it was entered. `obstacle`: what torch computed, so that there is no replay.
 
     Not one of torch's modes that see every operator: the first use of those imports for a second.
@@ -161,10 +159,6 @@ class Recorder:
 
     def __init__(self) -> None:
         self._arena = Arena()
-
-    @property
-    def num_bytes(self) -> int:
-        return self._arena.num_bytes
 
     def record(self, compute: Callable[[], Tensor]) -> tuple[Tensor, Replay | str]:
         """What `compute` gives, and a replay that gives it again of what then lies at the same addresses,

@@ -1,6 +1,7 @@
 """Replayed decode steps give the bits of steps that are called, and what cannot be replayed is called."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from tests.numerics.oracle import SHAPES, random_model, write
 if library() is None:
     pytest.skip("no C compiler here; then every step runs call by call", allow_module_level=True)
 
-from gllm.kernels.packed_linear import HAS_MATRIX_UNIT
+from gllm.kernels import cpu_native
+from gllm.kernels.packed_linear import HAS_MATRIX_UNIT, packed
 from gllm.kernels.recording import Arena, Recorder, call
 
 DTYPES = [torch.float32, torch.bfloat16] if HAS_MATRIX_UNIT else [torch.float32]
@@ -134,6 +136,33 @@ def test_what_torch_computes_is_no_replay_and_what_it_looks_at_is() -> None:
     replay()
     assert not torch.equal(result, before)
     assert torch.equal(result, norm(norm(x))[:2].flatten(0))
+
+
+def test_every_operator_that_is_recorded_is_replayed_as_itself() -> None:
+    """Also those that no family here needs, and vectors where there is a matrix unit."""
+    x, heads = torch.randn(3, 64), torch.randn(3, 4, 16)
+    weight, norm = torch.randn(96, 64), torch.rand(16)
+    bias = torch.randn(96)
+
+    def normed() -> Tensor:
+        cpu_native.norm_heads(heads, norm, norm, 1e-5, num_heads=2)
+        return heads
+
+    for compute in (
+        packed(weight, bias, None, is_gated=True, on_matrix_unit=False),
+        cpu_native.silu_mul,
+        lambda _: normed(),
+        lambda given: cpu_native.rms_norm(given, weight[0], 1e-5),
+    ):
+        result, replay = Recorder().record(partial(compute, x))
+        assert callable(replay)
+        x.copy_(torch.randn(3, 64))
+        heads.copy_(torch.randn(3, 4, 16))
+        kept = heads.clone()
+        replay()
+        given = result.clone()
+        heads.copy_(kept)
+        assert torch.equal(given, compute(x))
 
 
 def test_memory_of_a_recording_is_used_again_and_never_while_a_view_of_it_lives() -> None:

@@ -1,5 +1,6 @@
 /* Causal attention of ragged queries over paged keys and values, without repeating a key. */
 #include "attention.h"
+#include "operators.h"
 #include "workspace.h"
 
 float *workspace(size_t floats) {

@@ -10,6 +10,7 @@
 #include <omp.h>
 
 #include "linear.h"
+#include "operators.h"
 
 #define DEPTH 256 /* of a block of weights: PANEL * DEPTH floats stay in the first cache */
 #define AHEAD 768 /* bytes between what is computed with and what memory is asked for */

@@ -9,6 +9,7 @@
  * not depend on who shares its batch. Knows nothing of layers.
  */
 #include "linear_few.h"
+#include "operators.h"
 
 #ifdef HAS_TILES
 #include <omp.h>

@@ -3,8 +3,9 @@
  * The operators between two decode steps differ in what lies at their addresses alone. Knows nothing of layers; what the
  * arguments mean is each operator's own.
  */
-#include <stdint.h>
+#include "operators.h"
 
+/* As recording.py numbers them. */
 enum { LINEAR, LINEAR_AMX, LINEAR_AMX_ROUNDED, RMS_NORM, NORM_HEADS, ROTARY_WRITE, SILU_MUL, ATTENTION };
 
 typedef union {
@@ -17,17 +18,6 @@ typedef struct {
     long operator;
     Argument given[16];
 } Call;
-
-int gllm_linear(const float *, const void *, int, const float *, const float *, float *, long, long, long, int);
-int gllm_linear_amx(const float *, const void *, int, const float *, const float *, float *, long, long, long, int);
-int gllm_linear_amx_rounded(const float *, const void *, int, const float *, const float *, float *, long, long, long, int);
-int gllm_attention(const float *, long, const void *, const void *, int, long, long, long, long, const int32_t *, long,
-                   const int32_t *, const int32_t *, long, float, float *);
-void gllm_rms_norm(float *, const float *, const float *, float, long, long, float *);
-void gllm_norm_heads(float *, const float *, const float *, float, long, long, long, long);
-void gllm_rotary_write(float *, const float *, const float *, void *, void *, int, const int64_t *, long, long, long, long,
-                       long, int);
-void gllm_silu_mul(const float *, long, long, float *);
 
 static int multiply(__typeof__(gllm_linear) *product, const Argument *a) {
     return product(a[0].at, a[1].at, a[2].whole, a[3].at, a[4].at, a[5].at, a[6].whole, a[7].whole, a[8].whole, a[9].whole);

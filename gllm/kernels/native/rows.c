@@ -2,6 +2,7 @@
  * bfloat16), masks. */
 #include <omp.h>
 
+#include "operators.h"
 #include "tile.h"
 
 #define FEW 65536 /* elements that one thread is done with before another has woken */

@@ -50,16 +50,11 @@ class Decoder:
         )
         self.inv_freq = facts.rotary.inverse_frequencies().to(self.norm.device)
 
-    def __call__(self, batch: Batch, pages: Pages) -> Tensor:
-        """float32 logits [num_sampling, vocab] of the rows that yield a token; writes all rows' KV.
+    def hidden(self, batch: Batch, pages: Pages) -> Hidden:
+        """What stands behind the last layer, of every token of the batch; writes all rows' KV.
 
         pages: of each layer keys and values, [num_pages, page_size, num_kv_heads, head_dim].
         """
-        # Only the last token of a row that reached its end is read out: a chunk's others need no logits.
-        return self.read_out(self.hidden(batch, pages), batch.sampling_tokens)
-
-    def hidden(self, batch: Batch, pages: Pages) -> Hidden:
-        """What stands behind the last layer, of every token of the batch; writes all rows' KV."""
         return self.through_layers(self.embedded(batch), self.angles(batch), batch, pages)
 
     def embedded(self, batch: Batch) -> Tensor:
